@@ -1,0 +1,3 @@
+"""Fused, in-place optimizer updates for NumPy arrays, compiled with Numba."""
+
+from .optimizers import *  # noqa: F403

@@ -1,0 +1,198 @@
+"""What is an acceptable array, and how params and grads are structured.
+
+Everything here runs before the first byte is written. Each error names the argument, what is allowed
+and what was given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+class Structure(NamedTuple):
+    """How the caller arranged the arrays: one array, a sequence, or a mapping."""
+
+    kind: str
+    keys: tuple[Hashable, ...]
+
+    def label(self, name: str, index: int) -> str:
+        """Return how the caller would write array number `index` of the argument `name`."""
+        return name if self.kind == "array" else f"{name}[{self.keys[index]!r}]"
+
+    def pack(self, arrays: Iterable[Array]) -> Any:
+        """Return `arrays` in this structure."""
+        if self.kind == "mapping":
+            return dict(zip(self.keys, arrays, strict=True))
+        return list(arrays) if self.kind == "sequence" else next(iter(arrays))
+
+    def unpack(self, name: str, given: Any) -> Sequence[Any]:
+        """Return the arrays of `given`, which must be arranged in the same way.
+
+        Raises
+        ------
+        TypeError
+            If `given` is arranged in another way.
+        ValueError
+            If it has another number of arrays, or other keys.
+        """
+        if self.kind == "array":
+            if isinstance(given, Mapping) or isinstance(given, (list, tuple)):
+                raise TypeError(
+                    f"{name} must be one array, as params is; got a {type(given).__name__} of {len(given)}"
+                )
+            return (given,)
+        if self.kind == "sequence":
+            if isinstance(given, (Mapping, np.ndarray, str)) or not isinstance(given, Iterable):
+                raise TypeError(
+                    f"{name} must be a sequence of {len(self.keys)} arrays, as params is; "
+                    f"got {_describe(given)}"
+                )
+            arrays = given if isinstance(given, (list, tuple)) else list(given)
+            if len(arrays) != len(self.keys):
+                raise ValueError(f"{name} must hold {len(self.keys)} arrays, got {len(arrays)}")
+            return arrays
+        if not isinstance(given, Mapping):
+            raise TypeError(
+                f"{name} must be a mapping with the keys of params, got {_describe(given)}"
+            )
+        if len(given) != len(self.keys) or any(key not in given for key in self.keys):
+            missing = [key for key in self.keys if key not in given]
+            extra = [key for key in given if key not in set(self.keys)]
+            raise ValueError(
+                f"{name} must have the keys of params; missing: {missing}, unexpected: {extra}"
+            )
+        return [given[key] for key in self.keys]
+
+
+def flatten(name: str, given: Any) -> tuple[Structure, list[Any]]:
+    """Return the structure of `given` and its arrays in order.
+
+    Raises
+    ------
+    TypeError
+        If `given` is neither an array, a sequence nor a mapping with string keys.
+    """
+    if isinstance(given, np.ndarray):
+        return Structure("array", (0,)), [given]
+    if isinstance(given, Mapping):
+        for key in given:
+            if not isinstance(key, str):
+                raise TypeError(f"{name} must have strings as keys, got {key!r}")
+        return Structure("mapping", tuple(given)), list(given.values())
+    if isinstance(given, Iterable) and not isinstance(given, (str, bytes)):
+        if hasattr(given, "__array__"):
+            raise TypeError(
+                f"{name} must be a numpy.ndarray, a sequence or a mapping of them, got {_describe(given)}"
+            )
+        arrays = list(given)
+        return Structure("sequence", tuple(range(len(arrays)))), arrays
+    raise TypeError(
+        f"{name} must be a numpy.ndarray, a sequence or a mapping of them, got {_describe(given)}"
+    )
+
+
+def check_array(name: str, array: Any, *, written: bool) -> None:
+    """Raise unless `array` can be updated in place (`written`), or read, by a sweep.
+
+    Raises
+    ------
+    TypeError
+        If it is no ndarray, or of a dtype other than float32 and float64 in native byte order.
+    ValueError
+        If it is read-only, misaligned, or neither C- nor Fortran-contiguous.
+    """
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"{name} must be a numpy.ndarray, got {_describe(array)}")
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name} is a masked array; its mask would be ignored: pass {name}.data to update every element"
+        )
+    if array.dtype not in DTYPES:
+        wanted = "float32 or float64 in native byte order"
+        raise TypeError(f"{name} must have dtype {wanted}, got {array.dtype.str} ({array.dtype})")
+    if not array.flags.aligned:
+        raise ValueError(
+            f"{name} must be aligned to its {array.itemsize}-byte elements: pass a copy of it"
+        )
+    if not array.flags.forc:
+        raise ValueError(
+            f"{name} must be contiguous in C or Fortran order, got shape {array.shape} with strides "
+            f"{array.strides} bytes: pass a contiguous copy"
+        )
+    if written and not array.flags.writeable:
+        raise ValueError(f"{name} is updated in place and must be writable, got a read-only array")
+
+
+def check_like(name: str, array: Array, like_name: str, like: Array) -> None:
+    """Raise unless `array` has the dtype, the shape and the memory order of `like`.
+
+    Raises
+    ------
+    TypeError
+        If the dtypes differ.
+    ValueError
+        If the shapes or the memory orders differ.
+    """
+    if array.dtype != like.dtype:
+        raise TypeError(
+            f"{name} must have the dtype of {like_name}, {like.dtype}; got {array.dtype}"
+        )
+    if array.shape != like.shape:
+        raise ValueError(
+            f"{name} must have the shape of {like_name}, {like.shape}; got {array.shape}"
+        )
+    if not _same_order(array, like):
+        orders = {a.flags.c_contiguous: "C" if a.flags.c_contiguous else "F" for a in (array, like)}
+        raise ValueError(
+            f"{name} must have the memory order of {like_name}, {orders[like.flags.c_contiguous]}; "
+            f"got {orders[array.flags.c_contiguous]}: pass "
+            f"numpy.as{'contiguous' if like.flags.c_contiguous else 'fortran'}array({name})"
+        )
+
+
+def _same_order(a: Array, b: Array) -> bool:
+    both_c = a.flags.c_contiguous and b.flags.c_contiguous
+    return both_c or (a.flags.f_contiguous and b.flags.f_contiguous)
+
+
+def check_disjoint(named: Iterable[tuple[str, Array]]) -> None:
+    """Raise if any two of the arrays share memory.
+
+    Raises
+    ------
+    ValueError
+        Naming the two arrays.
+    """
+    spans = sorted((a.ctypes.data, a.ctypes.data + a.nbytes, name) for name, a in named if a.nbytes)
+    for (_, end, name), (start, _, other) in zip(spans, spans[1:], strict=False):
+        if start < end:
+            first, second = sorted((name, other))
+            raise ValueError(
+                f"{first} and {second} share memory: each array of a step must have its own"
+            )
+
+
+def as_gradient(grad: Any) -> Any:
+    """Return a NumPy scalar as the 0-d array that it came from, anything else as it is.
+
+    NumPy's arithmetic turns 0-d arrays into scalars, so the gradient of a 0-d parameter arrives as one.
+    """
+    return np.asarray(grad) if isinstance(grad, np.floating) else grad
+
+
+def _describe(given: Any) -> str:
+    kind = type(given)
+    module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+    text = f"{module}{kind.__qualname__}"
+    if isinstance(given, np.ndarray):
+        return f"one array of shape {given.shape}"
+    if isinstance(given, (bool, int, float, complex, np.generic)) or given is None:
+        return f"{text} {given!r}"
+    return text

@@ -1,0 +1,145 @@
+"""(rule, dtype, target) -> kernel: the only place with jit flags and cache policy.
+
+Kernels are compiled for one exact signature each, on first use, and kept on disk by Numba.
+"""
+
+from __future__ import annotations
+
+import functools
+import pickle
+import warnings
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+from numba import types
+from numba.core.caching import FunctionCache
+from numba.core.runtime import rtsys
+
+from . import _headers
+from ._loops import cpu
+
+# No exception on division by zero: the check keeps LLVM from packing the loop. `contract` alone of the
+# fast-math flags: a multiplication and an addition may become one fused operation; NaN and infinity
+# keep their meaning.
+FLAGS: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract"}, "nogil": True}
+
+#: Why kernels are not kept on disk, or None.
+uncached: str | None = None
+
+TABLE = types.Array(types.uint64, 2, "C")
+VECTOR = types.Array(types.int64, 1, "C")
+MATRIX = types.Array(types.int64, 2, "C")
+
+
+class Spec(NamedTuple):
+    """What a kernel is compiled from: the rule, how many states and scalars it takes, the dtype."""
+
+    rule: Callable[..., Any]
+    states: int
+    scalars: int
+    dtype: np.dtype[Any]
+
+    @property
+    def layout(self) -> tuple[np.dtype[Any], ...]:
+        """The dtype of each array: gradient, parameter, states."""
+        return (self.dtype,) * (2 + self.states)
+
+    @property
+    def scalar_layout(self) -> tuple[np.dtype[Any], ...]:
+        return (self.dtype,) * self.scalars
+
+    @property
+    def values(self) -> types.Type:
+        """The type of the array that carries the scalars."""
+        return types.Array(numba.from_dtype(self.dtype), 1, "C")
+
+
+@functools.cache
+def _stamp() -> int:
+    """Return a number that changes when a file changes that Numba's cache does not look at."""
+    here = Path(__file__).parent
+    files = [Path(__file__), here / "_storage.py", here / "_headers.py"]
+    stats = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+    return zlib.crc32(repr(stats).encode())
+
+
+class _KernelCache(FunctionCache):
+    """Numba's disk cache, with three differences.
+
+    - The key holds :func:`_stamp`.
+    - Loading does not first set up everything that compiling would need, which is most of the time from
+      starting a process to its first step (about 0.1 s of 0.13 s; with SciPy installed 0.2 s of 0.23 s).
+    - A file that cannot be read counts as a miss, and one that cannot be written is not a failed step.
+    """
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        rtsys.initialize(target_context)  # what kernels are linked against
+        try:
+            return self._load_overload(sig, target_context)
+        except (OSError, EOFError, pickle.UnpicklingError):
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        try:
+            super().save_overload(sig, data)
+        except OSError as error:
+            _give_up_caching(str(error))
+
+    def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
+        return (*super()._index_key(sig, codegen), _stamp())
+
+
+def _give_up_caching(why: str) -> None:
+    global uncached
+    if uncached is None:
+        uncached = why
+        warnings.warn(
+            f"fastopt cannot keep compiled kernels on disk, so each process compiles them anew ({why}); set "
+            "NUMBA_CACHE_DIR to a writable folder",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
+def _compile(function: Callable[..., Any], signature: Any, **flags: Any) -> Callable[..., Any]:
+    if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
+        raise RuntimeError("fastopt cannot run with NUMBA_DISABLE_JIT=1: its kernels are compiled")
+    kernel = numba.njit(**FLAGS, **flags)(function)
+    try:
+        kernel._cache = _KernelCache(function)
+    except RuntimeError as error:  # Numba's word for finding no folder to write to
+        _give_up_caching(str(error))
+    kernel.compile(signature)
+    kernel.disable_compile()
+    return kernel
+
+
+@functools.cache
+def sweep(spec: Spec, parallel: bool) -> Callable[..., None]:
+    """Return the kernel that updates all tensors of one dtype."""
+    run = cpu.make_run(spec.rule, spec.layout)
+    function = cpu.make_sweep(run, spec.layout, spec.scalar_layout)
+    signature = types.void(TABLE, VECTOR, MATRIX, spec.values)
+    return _compile(function, signature, parallel=parallel)
+
+
+@functools.cache
+def direct(spec: Spec) -> Callable[..., int]:
+    """Return the kernel that checks and updates one small tensor."""
+    run = cpu.make_run(spec.rule, spec.layout)
+    function = cpu.make_direct(run, spec.layout, spec.scalar_layout)
+    signature = types.int64(VECTOR, TABLE, spec.values, types.int64, types.int64, types.int64)
+    return _compile(function, signature)
+
+
+@functools.cache
+def refresh() -> Callable[..., int] | None:
+    """Return the compiled gradient check of :mod:`fastopt._headers`, or None where headers cannot be read."""
+    if _headers.probe() is not None:
+        return None
+    signature = types.int64(MATRIX, TABLE, MATRIX, types.int64, types.int64)
+    return _compile(_headers.refresh, signature)

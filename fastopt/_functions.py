@@ -1,0 +1,187 @@
+"""The functions: one update of one parameter, with the caller's own state arrays."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from . import _compile, _threads
+from ._arrays import Array, as_gradient, check_array, check_disjoint, check_like
+from ._loops.cpu import LARGE, UNSURE
+from ._method import Method, pack
+from ._plan import chunks_of
+
+_cached_chunks = functools.lru_cache(maxsize=16)(chunks_of)
+
+
+def as_function(cls: type[Any]) -> Callable[..., Array]:
+    """Return the function form of an optimizer class, named like it in lower case."""
+    name = cls.__name__.lower()
+    every = cls.states
+    timed = _depends_on_step(cls)
+    methods = cls.with_hyperparameters
+
+    def function(p: Array, g: Array, *states: Array, **keywords: Any) -> Array:
+        step = keywords.pop("step", None) if timed else 1
+        if step.__class__ is not int or step < 1:
+            step = _check_step(name, step)
+        given = [*states, *(keywords.pop(s, None) for s in every[len(states) :])]
+        try:
+            method = methods(**keywords)
+        except TypeError:  # unhashable, or wrong: then it is refused once more, and named
+            method = methods.__wrapped__(cls, **keywords)
+        if len(given) != len(method.active_states()) or None in map(_none_or_array, given):
+            given = _check_states(name, every, method, given)
+        _update(method, (g, p, *given), ("g", "p", *method.active_states()), step)
+        return p
+
+    function.__name__ = function.__qualname__ = name
+    function.__module__ = cls.__module__
+    function.__signature__ = _signature(cls, timed)  # type: ignore[attr-defined]
+    function.__doc__ = _document(cls, name, timed)
+    return function
+
+
+def _none_or_array(state: Any) -> Any:
+    return None if state is None else True
+
+
+def _check_step(name: str, step: Any) -> int:
+    if step is None:
+        raise TypeError(f"{name}() needs step: the number of this update, counted from 1")
+    try:
+        number = operator.index(step)
+    except TypeError:
+        raise TypeError(f"step must be an integer >= 1, got {step!r}") from None
+    if number < 1:
+        raise ValueError(f"step must be an integer >= 1, got {step!r}")
+    return number
+
+
+def _check_states(
+    name: str, every: Sequence[str], method: Method, given: Sequence[Any]
+) -> list[Array]:
+    """Return the states that the method has, of all that were given."""
+    active = method.active_states()
+    if len(given) > len(every):
+        raise TypeError(f"{name}() takes the arrays p, g, {', '.join(every)}; got {len(given) + 2}")
+    by_name = dict(zip(every, given, strict=True))
+    for state, array in by_name.items():
+        if (array is None) == (state in active):
+            needs = "needs" if state in active else "has no use for"
+            raise TypeError(f"{name}() with these hyperparameters {needs} the state {state}")
+    return [by_name[state] for state in active]
+
+
+def _update(method: Method, arrays: Sequence[Any], names: Sequence[str], step: int) -> None:
+    p = arrays[1]
+    if not isinstance(p, np.ndarray) or p.dtype.char not in "fd":
+        _check_closely(arrays, names)
+    spec = method.spec(p.dtype)
+    values = np.empty(spec.scalars, p.dtype)
+    pack(method.values(step), values)
+    table = np.empty((len(arrays), 1), np.uint64)
+    answer = UNSURE
+    if _compile.refresh() is not None:
+        ids = np.array([id(a) for a in arrays])
+        limit = _threads.PARALLEL_FROM - 1
+        kernel = _compile.direct(spec)
+        answer = kernel(ids, table, values, limit, id(np.ndarray), p.dtype.num)
+    if answer == UNSURE:
+        arrays = _check_closely(arrays, names)
+        table[:, 0] = [a.ctypes.data for a in arrays]
+    if answer in (UNSURE, LARGE):
+        _threads.launch(spec, p.size, (table, *_cached_chunks((p.size,)), values))
+
+
+def _check_closely(arrays: Sequence[Any], names: Sequence[str]) -> list[Array]:
+    """Raise for what is wrong with the arrays of a call; the gradient may come back as another object."""
+    arrays = [as_gradient(arrays[0]), *arrays[1:]]
+    p = arrays[1]
+    check_array("p", p, written=True)
+    for name, array in zip(names, arrays, strict=True):
+        check_array(name, array, written=name != "g")
+        check_like(name, array, "p", p)
+    check_disjoint(zip(names, arrays, strict=True))
+    return arrays
+
+
+def _depends_on_step(cls: type[Any]) -> bool:
+    method = cls.with_hyperparameters()
+    return bool(method.values(1) != method.values(2))
+
+
+def _signature(cls: type[Any], timed: bool) -> inspect.Signature:
+    positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    active = cls.with_hyperparameters().active_states()
+    parameters = [inspect.Parameter(n, inspect.Parameter.POSITIONAL_ONLY) for n in ("p", "g")]
+    for state in cls.states:
+        default = inspect.Parameter.empty if state in active else None
+        parameters.append(inspect.Parameter(state, positional, default=default))
+    if timed:
+        parameters.append(inspect.Parameter("step", keyword))
+    for hyper, default in cls.hyperparameters.items():
+        parameters.append(inspect.Parameter(hyper, keyword, default=default))
+    return inspect.Signature(parameters)
+
+
+def _document(cls: type[Any], name: str, timed: bool) -> str:
+    """Return the docstring of the function, from that of the class."""
+    states = ", ".join(cls.states)
+    lines = [
+        f"Update one parameter in place as :class:`fastopt.{cls.__name__}` does, and return it.",
+        "",
+        "Parameters",
+        "----------",
+        "p : ndarray",
+        "    The parameter, updated in place: float32 or float64, of any shape, contiguous in C or Fortran",
+        "    order.",
+        "g : ndarray",
+        "    Its gradient, of the shape, dtype and memory order of `p`; only read.",
+    ]
+    if states:
+        lines += [
+            f"{states} : ndarray",
+            "    The states, like `p`, updated in place; zeros before the first step.",
+        ]
+        extra = [s for s in cls.states if s not in cls.with_hyperparameters().active_states()]
+        if extra:
+            lines.append(f"    {', '.join(extra)}: only where the hyperparameters call for them.")
+    if timed:
+        lines += ["step : int", "    The number of this update, counted from 1."]
+    lines += [
+        f"{', '.join(cls.hyperparameters)}",
+        f"    As for :class:`fastopt.{cls.__name__}`; `lr` is a number.",
+        "",
+        "Returns",
+        "-------",
+        "ndarray",
+        "    `p` itself.",
+        "",
+        "Raises",
+        "------",
+        "TypeError, ValueError",
+        "    If an array or a hyperparameter is not acceptable; nothing has been written then.",
+        "",
+        "Notes",
+        "-----",
+        f"The formula, the bytes moved and the source are those of :class:`fastopt.{cls.__name__}`.",
+        "",
+        "Examples",
+        "--------",
+        ">>> import numpy as np, fastopt",
+        ">>> p, g = np.array([1.0, 2.0]), np.array([0.0, 0.0])",
+    ]
+    active = cls.with_hyperparameters().active_states()
+    if active:
+        targets = ", ".join(active) + "," * (len(active) == 1)
+        lines.append(f">>> {targets} = np.zeros(({len(active)}, 2))")
+    arguments = ", ".join(["p", "g", *active, *(["step=1"] if timed else []), "lr=0.1"])
+    lines += [f">>> fastopt.{name}({arguments}) is p", "True"]
+    return "\n".join(lines)

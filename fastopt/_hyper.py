@@ -1,0 +1,135 @@
+"""Hyperparameters: declared once on the class, checked whenever they are set.
+
+``eps = nonnegative(1e-8)`` in the body of an optimizer gives it a keyword argument with that default, an
+attribute that can be read and set, and an error that names the argument, the bound and the value.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar, overload
+
+import numpy as np
+
+T = TypeVar("T")
+
+Schedule = Callable[[int], float]
+Check = Callable[[str, Any], T]
+
+
+class Hyperparameter(Generic[T]):
+    """A descriptor that holds a checked value, and tells its owner of a change."""
+
+    name: str
+
+    def __init__(self, default: T, check: Check[T]) -> None:
+        self.default = default
+        self.check = check
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Hyperparameter[T]: ...
+    @overload
+    def __get__(self, instance: object, owner: type) -> T: ...
+    def __get__(self, instance: object | None, owner: type) -> Hyperparameter[T] | T:
+        if instance is None:
+            return self
+        return instance.__dict__[self.name]
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        instance._set_hyperparameters({self.name: value})
+
+    def with_default(self, default: T) -> Hyperparameter[T]:
+        """Return the same hyperparameter with another default, for a subclass."""
+        return Hyperparameter(default, self.check)
+
+
+def _number(name: str, value: Any) -> float:
+    real = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if not real:
+        raise TypeError(f"{name} must be a number, got {type(value).__name__} {value!r}")
+    return float(value)
+
+
+def in_range(
+    name: str, value: Any, low: float, high: float, *, low_in: bool = True, high_in: bool = True
+) -> float:
+    """Return `value` as a float.
+
+    Raises
+    ------
+    TypeError
+        If it is no number.
+    ValueError
+        If it is outside the range, infinite or NaN.
+    """
+    number = _number(name, value)
+    above = number >= low if low_in else number > low
+    below = number <= high if high_in else number < high
+    if not (above and below and math.isfinite(number)):
+        range_ = f"{'[' if low_in else '('}{low:g}, {high:g}{']' if high_in else ')'}"
+        raise ValueError(f"{name} must be a finite number in {range_}, got {value!r}")
+    return number
+
+
+def _decay(name: str, value: Any) -> float:
+    return in_range(name, value, 0, 1, high_in=False)
+
+
+def _nonnegative(name: str, value: Any) -> float:
+    return in_range(name, value, 0, math.inf, high_in=False)
+
+
+def _rate(name: str, value: Any) -> float | Schedule:
+    return value if callable(value) else _nonnegative(name, value)
+
+
+def _betas(name: str, value: Any) -> tuple[float, float]:
+    try:
+        first, second = value
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a pair of numbers in [0, 1), got {value!r}") from None
+    return _decay(f"{name}[0]", first), _decay(f"{name}[1]", second)
+
+
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
+
+
+def _optional_fraction(name: str, value: Any) -> float | None:
+    return None if value is None else in_range(name, value, 0, 1)
+
+
+def rate(default: float) -> Hyperparameter[float | Schedule]:
+    """A learning rate: a finite number >= 0, or a callable of the step number (1, 2, ...)."""
+    return Hyperparameter(default, _rate)
+
+
+def decay(default: float) -> Hyperparameter[float]:
+    """A decay factor in [0, 1)."""
+    return Hyperparameter(default, _decay)
+
+
+def betas(first: float, second: float) -> Hyperparameter[tuple[float, float]]:
+    """A pair of decay factors, each in [0, 1)."""
+    return Hyperparameter((first, second), _betas)
+
+
+def nonnegative(default: float) -> Hyperparameter[float]:
+    """A finite number >= 0."""
+    return Hyperparameter(default, _nonnegative)
+
+
+def optional_fraction(default: float | None) -> Hyperparameter[float | None]:
+    """A number in [0, 1], or None."""
+    return Hyperparameter(default, _optional_fraction)
+
+
+def flag(default: bool) -> Hyperparameter[bool]:
+    """True or False."""
+    return Hyperparameter(default, _flag)

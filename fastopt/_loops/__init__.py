@@ -1,0 +1,1 @@
+"""The sweeps: how a rule is carried over arrays, one module per target."""

@@ -1,0 +1,196 @@
+"""A method: an optimizer's formula and its hyperparameters, without any arrays.
+
+:class:`fastopt.Optimizer` adds the arrays, the functions of :mod:`fastopt._functions` take them from
+the caller, and :mod:`fastopt._jitable` takes them inside compiled code. All three share what is here.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from numba.extending import register_jitable
+
+from . import _hyper
+from ._compile import Spec
+
+Rule = Callable[..., Any]
+
+
+@functools.cache
+def _compose(
+    make: Callable[..., Rule],
+    flags: tuple[tuple[str, bool], ...],
+    coupled: bool,
+    decoupled: bool,
+    maximize: bool,
+) -> Rule:
+    """Return the rule for these flags, with what all optimizers have in common around it.
+
+    Cached, because kernels are: one rule is one function object.
+    """
+    inner = make(**dict(flags))
+    if not (coupled or decoupled or maximize):
+        return inner
+    inner = register_jitable(inner)
+
+    def rule(s, g, p, *state):
+        if maximize:
+            g = -g
+        if coupled:
+            g = g + s[0] * p
+        if decoupled:
+            p = s[0] * p
+        return inner(s[1:], g, p, *state)
+
+    return rule
+
+
+class Method:
+    """The formula of an optimizer and the hyperparameters that it is used with.
+
+    A subclass gives `states`, `scalars` and `make`, and declares its hyperparameters with the functions
+    of :mod:`fastopt._hyper`.
+    """
+
+    states: ClassVar[tuple[str, ...]] = ()
+    """Every state that the optimizer may have, in the order in which its rule takes them."""
+
+    lr = _hyper.rate(1e-2)
+    weight_decay = _hyper.nonnegative(0.0)
+    decoupled = _hyper.flag(False)
+    maximize = _hyper.flag(False)
+
+    hyperparameters: ClassVar[Mapping[str, Any]]
+    """The name and the default of every hyperparameter."""
+
+    _fields: ClassVar[dict[str, _hyper.Hyperparameter[Any]]]
+    _arguments: ClassVar[tuple[str, ...]]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        names = [
+            name
+            for base in reversed(cls.__mro__)
+            for name, value in vars(base).items()
+            if isinstance(value, _hyper.Hyperparameter)
+        ]
+        shared = ("weight_decay", "decoupled", "maximize")
+        order = [*dict.fromkeys(name for name in names if name not in shared), *shared]
+        cls._fields = {name: inspect.getattr_static(cls, name) for name in order}
+        cls.hyperparameters = {name: field.default for name, field in cls._fields.items()}
+        if "scalars" in vars(cls):
+            cls._arguments = tuple(inspect.signature(cls.scalars).parameters)[2:]
+
+    @staticmethod
+    def scalars(step: int, lr: float) -> tuple[float, ...]:
+        """Return what the rule needs to know of this step, in float64, computed once per step.
+
+        The arguments after `lr` are hyperparameters, by name. Plain arithmetic on numbers, because it
+        is compiled too, for :func:`fastopt.jitable`.
+        """
+        raise NotImplementedError
+
+    @staticmethod
+    def make(**flags: bool) -> Rule:
+        """Return the rule: ``rule(s, g, p, *states) -> (p, *states)``, for one element."""
+        raise NotImplementedError
+
+    def flags(self) -> dict[str, bool]:
+        """Return the arguments of `make`."""
+        return {}
+
+    def active_states(self) -> tuple[str, ...]:
+        """Return the names of the states that the rule for these hyperparameters has."""
+        return self.states
+
+    @classmethod
+    @functools.lru_cache(maxsize=256)
+    def with_hyperparameters(cls, **hyperparameters: Any) -> Method:
+        """Return a method with these hyperparameters, a new one only if they are new."""
+        method = cls.__new__(cls)
+        method._set_hyperparameters(dict(cls.hyperparameters) | hyperparameters)
+        return method
+
+    def _set_hyperparameters(self, values: Mapping[str, Any]) -> None:
+        """Check all of `values` and set them; if one is wrong, none is set."""
+        own = type(self).__name__
+        for name in values:
+            if name not in self._fields:
+                allowed = ", ".join(self._fields)
+                raise TypeError(f"{own} does not take {name!r}; it takes {allowed}")
+        checked = {name: self._fields[name].check(name, value) for name, value in values.items()}
+        before = dict(self.__dict__)
+        self.__dict__.update(checked)
+        try:
+            self._changed()
+        except BaseException:
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
+
+    def _changed(self) -> None:
+        """Take note that hyperparameters changed."""
+        self._decays = self.weight_decay != 0
+        self._wrapped = self._decays or self.maximize
+        self._rule = _compose(
+            type(self).make,
+            tuple(self.flags().items()),
+            self._decays and not self.decoupled,
+            self._decays and self.decoupled,
+            self.maximize,
+        )
+        self._numbers = tuple(getattr(self, name) for name in self._arguments)
+        self._specs: dict[np.dtype[Any], Spec] = {}
+
+    def learning_rate(self, step: int) -> float:
+        """Return the learning rate of step number `step`."""
+        if callable(self.lr):
+            return _hyper.in_range(f"lr({step})", self.lr(step), 0, float("inf"), high_in=False)
+        return self.lr
+
+    def values(self, step: int) -> tuple[float, ...]:
+        """Return all scalars of step number `step`: those of the decay and those of the rule."""
+        lr = self.learning_rate(step)
+        values = self.scalars(step, lr, *self._numbers)
+        return (self._decay_scalar(lr), *values) if self._wrapped else values
+
+    def _decay_scalar(self, lr: float) -> float:
+        return 1.0 - lr * self.weight_decay if self.decoupled else self.weight_decay
+
+    def spec(self, dtype: np.dtype[Any]) -> Spec:
+        """Return what the kernel for arrays of `dtype` is compiled from."""
+        if dtype not in self._specs:
+            count = len(self.scalars(1, 0.0, *self._numbers)) + self._wrapped
+            self._specs[dtype] = Spec(self._rule, len(self.active_states()), count, dtype)
+        return self._specs[dtype]
+
+    def describe(self) -> Iterator[tuple[str, Any]]:
+        """Yield the name and the value of every hyperparameter."""
+        for name in self._fields:
+            yield name, getattr(self, name)
+
+
+@functools.cache
+def _packer(dtype: np.dtype[Any], count: int) -> struct.Struct:
+    return struct.Struct(f"{count}{dtype.char}")
+
+
+def pack(values: tuple[float, ...], out: np.ndarray[Any, np.dtype[Any]]) -> None:
+    """Write the scalars of a step to `out`, rounded to its dtype.
+
+    Raises
+    ------
+    ValueError
+        If one is finite and too large for the dtype.
+    """
+    try:
+        _packer(out.dtype, len(values)).pack_into(out.data, 0, *values)
+    except OverflowError:
+        raise ValueError(
+            f"the hyperparameters give the scalars {values}, of which one is too large for {out.dtype}"
+        ) from None

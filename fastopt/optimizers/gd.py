@@ -1,0 +1,76 @@
+"""Gradient descent."""
+
+from __future__ import annotations
+
+from .._functions import as_function
+from .._hyper import rate
+from .._optimizer import Optimizer
+
+
+class GD(Optimizer):
+    r"""Gradient descent.
+
+    Parameters
+    ----------
+    params : ndarray, sequence of ndarray, or mapping of str to ndarray
+        What is updated in place: float32 or float64, of any shape.
+    lr : float or callable, default 1e-2
+        Learning rate, >= 0, or a function of the step number (1, 2, ...) that returns it.
+    weight_decay : float, default 0.0
+        Decay factor, >= 0.
+    decoupled : bool, default False
+        Decay the parameter itself (``p -= lr * weight_decay * p``) instead of adding
+        ``weight_decay * p`` to the gradient.
+    maximize : bool, default False
+        Ascend instead.
+
+    Attributes
+    ----------
+    params : as given
+    state : dict
+        Empty: gradient descent has no state.
+    step_count : int
+        The number of steps taken.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an array or a hyperparameter is not acceptable; nothing has been written then.
+
+    Notes
+    -----
+    .. math:: \theta_t = \theta_{t-1} - \eta g_t
+
+    Moves 12 bytes per float32 element: reads 8, writes 4.
+
+    References
+    ----------
+    A. Cauchy, "Méthode générale pour la résolution des systèmes d'équations simultanées", 1847.
+
+    Examples
+    --------
+    >>> import numpy as np, fastopt
+    >>> p = np.array([1.0, 2.0])
+    >>> opt = fastopt.GD(p, lr=0.5)
+    >>> opt.step(np.array([1.0, -1.0]))
+    >>> p
+    array([0.5, 2.5])
+    """
+
+    lr = rate(1e-2)
+
+    @staticmethod
+    def scalars(step, lr):
+        del step
+        return (lr,)
+
+    @staticmethod
+    def make():
+        def rule(s, g, p):
+            (lr,) = s
+            return (p - lr * g,)
+
+        return rule
+
+
+gd = as_function(GD)

@@ -1,0 +1,95 @@
+"""Gradient descent with momentum."""
+
+from __future__ import annotations
+
+from .._functions import as_function
+from .._hyper import decay, flag, optional_fraction, rate
+from .._optimizer import Optimizer
+
+
+class Momentum(Optimizer):
+    r"""Gradient descent with momentum: Polyak's heavy ball, or Nesterov's accelerated gradient.
+
+    Parameters
+    ----------
+    params : ndarray, sequence of ndarray, or mapping of str to ndarray
+        What is updated in place: float32 or float64, of any shape.
+    lr : float or callable, default 1e-2
+        Learning rate, >= 0, or a function of the step number (1, 2, ...) that returns it.
+    beta : float, default 0.9
+        Decay factor of the velocity, in [0, 1).
+    dampening : float or None, default None
+        The gradient enters the velocity with the factor ``1 - dampening``, in [0, 1]. None means
+        `beta`, which makes the velocity an exponential average; PyTorch, Optax and Keras have 0.
+    nesterov : bool, default False
+        Look ahead: step along ``beta * v + (1 - dampening) * g``.
+    weight_decay : float, default 0.0
+        Decay factor, >= 0.
+    decoupled : bool, default False
+        Decay the parameter itself (``p -= lr * weight_decay * p``) instead of adding
+        ``weight_decay * p`` to the gradient.
+    maximize : bool, default False
+        Ascend instead.
+
+    Attributes
+    ----------
+    params : as given
+    state : dict
+        ``state["v"]``, the velocity, arranged as `params`.
+    step_count : int
+        The number of steps taken.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an array or a hyperparameter is not acceptable; nothing has been written then.
+
+    Notes
+    -----
+    .. math::
+        v_t &= \beta v_{t-1} + (1 - \delta) g_t \\
+        \theta_t &= \theta_{t-1} - \eta v_t
+
+    Moves 20 bytes per float32 element: reads 12, writes 8.
+
+    References
+    ----------
+    B. T. Polyak, "Some methods of speeding up the convergence of iteration methods", 1964.
+    I. Sutskever et al., "On the importance of initialization and momentum in deep learning", ICML 2013,
+    equations 1-4.
+
+    Examples
+    --------
+    >>> import numpy as np, fastopt
+    >>> p = np.array([1.0, 2.0])
+    >>> opt = fastopt.Momentum(p, lr=0.5)
+    >>> opt.step(np.array([1.0, -1.0]))
+    >>> opt.state["v"]
+    array([ 0.1, -0.1])
+    """
+
+    states = ("v",)
+    lr = rate(1e-2)
+    beta = decay(0.9)
+    dampening = optional_fraction(None)
+    nesterov = flag(False)
+
+    def flags(self):
+        return {"nesterov": self.nesterov}
+
+    @staticmethod
+    def scalars(step, lr, beta, dampening):
+        del step
+        return lr, beta, 1.0 - (beta if dampening is None else dampening)
+
+    @staticmethod
+    def make(*, nesterov):
+        def rule(s, g, p, v):
+            lr, beta, gain = s
+            v = beta * v + gain * g
+            return p - lr * (beta * v + gain * g if nesterov else v), v
+
+        return rule
+
+
+momentum = as_function(Momentum)
