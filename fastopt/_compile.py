@@ -18,6 +18,7 @@ import numpy as np
 from numba import types
 from numba.core.caching import FunctionCache
 from numba.core.runtime import rtsys
+from numba.extending import register_jitable
 
 from . import _headers
 from ._loops import cpu
@@ -25,7 +26,10 @@ from ._loops import cpu
 # No exception on division by zero: the check keeps LLVM from packing the loop. `contract` alone of the
 # fast-math flags: a multiplication and an addition may become one fused operation; NaN and infinity
 # keep their meaning.
-FLAGS: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract"}, "nogil": True}
+_ELEMENTS: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract"}}
+FLAGS: dict[str, Any] = _ELEMENTS | {"nogil": True}
+# For the scalars of a step: they must be to the bit what Python computes.
+EXACT: dict[str, Any] = {"error_model": "numpy", "fastmath": False}
 
 #: Why kernels are not kept on disk, or None.
 uncached: str | None = None
@@ -123,11 +127,18 @@ def _compile(function: Callable[..., Any], signature: Any, **flags: Any) -> Call
     return kernel
 
 
+def run(spec: Spec) -> Callable[..., None]:
+    """Return the loop over the elements of one tensor, for use inside compiled code.
+
+    It has its flags whatever those of the code around it are.
+    """
+    return register_jitable(**_ELEMENTS)(cpu.make_run(spec.rule, spec.layout))
+
+
 @functools.cache
 def sweep(spec: Spec, parallel: bool) -> Callable[..., None]:
     """Return the kernel that updates all tensors of one dtype."""
-    run = cpu.make_run(spec.rule, spec.layout)
-    function = cpu.make_sweep(run, spec.layout, spec.scalar_layout)
+    function = cpu.make_sweep(run(spec), spec.layout, spec.scalar_layout)
     signature = types.void(TABLE, VECTOR, MATRIX, spec.values)
     return _compile(function, signature, parallel=parallel)
 
@@ -135,8 +146,7 @@ def sweep(spec: Spec, parallel: bool) -> Callable[..., None]:
 @functools.cache
 def direct(spec: Spec) -> Callable[..., int]:
     """Return the kernel that checks and updates one small tensor."""
-    run = cpu.make_run(spec.rule, spec.layout)
-    function = cpu.make_direct(run, spec.layout, spec.scalar_layout)
+    function = cpu.make_direct(run(spec), spec.layout, spec.scalar_layout)
     signature = types.int64(VECTOR, TABLE, spec.values, types.int64, types.int64, types.int64)
     return _compile(function, signature)
 

@@ -27,17 +27,21 @@ def as_function(cls: type[Any]) -> Callable[..., Array]:
     methods = cls.with_hyperparameters
 
     def function(p: Array, g: Array, *states: Array, **keywords: Any) -> Array:
-        step = keywords.pop("step", None) if timed else 1
-        if step.__class__ is not int or step < 1:
-            step = _check_step(name, step)
-        given = [*states, *(keywords.pop(s, None) for s in every[len(states) :])]
+        if timed and "step" not in keywords:
+            raise TypeError(f"{name}() needs step: the number of this update, counted from 1")
+        step = check_step(keywords.pop("step")) if timed else 1
+        rest = [keywords.pop(state, None) for state in every[len(states) :]]
         try:
             method = methods(**keywords)
         except TypeError:  # unhashable, or wrong: then it is refused once more, and named
             method = methods.__wrapped__(cls, **keywords)
-        if len(given) != len(method.active_states()) or None in map(_none_or_array, given):
-            given = _check_states(name, every, method, given)
-        _update(method, (g, p, *given), ("g", "p", *method.active_states()), step)
+        if callable(method.lr):
+            raise TypeError(f"{name}() takes a number as lr: call the schedule yourself")
+        active = method.active_states()
+        complete = active == every[: len(states)] and all(state is not None for state in states)
+        if not complete or any(state is not None for state in rest):
+            states = _check_states(name, every, active, (*states, *rest))
+        update_arrays(method, (g, p, *states), ("g", "p", *active), step)
         return p
 
     function.__name__ = function.__qualname__ = name
@@ -47,38 +51,36 @@ def as_function(cls: type[Any]) -> Callable[..., Array]:
     return function
 
 
-def _none_or_array(state: Any) -> Any:
-    return None if state is None else True
-
-
-def _check_step(name: str, step: Any) -> int:
-    if step is None:
-        raise TypeError(f"{name}() needs step: the number of this update, counted from 1")
+def check_step(step: Any) -> int:
+    """Return the number of a step, which the caller counts from 1."""
     try:
         number = operator.index(step)
     except TypeError:
         raise TypeError(f"step must be an integer >= 1, got {step!r}") from None
-    if number < 1:
+    if number < 1 or isinstance(step, bool):
         raise ValueError(f"step must be an integer >= 1, got {step!r}")
     return number
 
 
 def _check_states(
-    name: str, every: Sequence[str], method: Method, given: Sequence[Any]
-) -> list[Array]:
-    """Return the states that the method has, of all that were given."""
-    active = method.active_states()
+    name: str, every: tuple[str, ...], active: tuple[str, ...], given: tuple[Any, ...]
+) -> tuple[Any, ...]:
+    """Return the active states of all that were given."""
     if len(given) > len(every):
-        raise TypeError(f"{name}() takes the arrays p, g, {', '.join(every)}; got {len(given) + 2}")
+        takes = ", ".join(("p", "g", *every))
+        raise TypeError(f"{name}() takes the arrays {takes}; got {len(given) + 2} arrays")
     by_name = dict(zip(every, given, strict=True))
     for state, array in by_name.items():
         if (array is None) == (state in active):
             needs = "needs" if state in active else "has no use for"
             raise TypeError(f"{name}() with these hyperparameters {needs} the state {state}")
-    return [by_name[state] for state in active]
+    return tuple(by_name[state] for state in active)
 
 
-def _update(method: Method, arrays: Sequence[Any], names: Sequence[str], step: int) -> None:
+def update_arrays(
+    method: Method, arrays: Sequence[Any], names: Sequence[str], step: int
+) -> None:
+    """Check the gradient, the parameter and the states, in this order, and update them."""
     p = arrays[1]
     if not isinstance(p, np.ndarray) or p.dtype.char not in "fd":
         _check_closely(arrays, names)

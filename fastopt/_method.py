@@ -16,7 +16,7 @@ import numpy as np
 from numba.extending import register_jitable
 
 from . import _hyper
-from ._compile import Spec
+from ._compile import EXACT, Spec
 
 Rule = Callable[..., Any]
 
@@ -90,7 +90,7 @@ class Method:
     def scalars(step: int, lr: float) -> tuple[float, ...]:
         """Return what the rule needs to know of this step, in float64, computed once per step.
 
-        The arguments after `lr` are hyperparameters, by name. Plain arithmetic on numbers, because it
+        The arguments after `lr` are attributes, by name. Plain arithmetic on numbers, because it
         is compiled too, for :func:`fastopt.jitable`.
         """
         raise NotImplementedError
@@ -169,6 +169,24 @@ class Method:
             self._specs[dtype] = Spec(self._rule, len(self.active_states()), count, dtype)
         return self._specs[dtype]
 
+    def compiled_values(self) -> Callable[..., tuple[float, ...]]:
+        """Return :meth:`values` for use inside compiled code, as a function of the step and `lr`.
+
+        The step is passed as a float, for which Numba takes the power as Python does.
+        """
+        scalars = register_jitable(**EXACT)(type(self).scalars)
+        numbers, wrapped, decoupled = self._numbers, self._wrapped, self.decoupled
+        weight_decay = self.weight_decay
+
+        @register_jitable(**EXACT)
+        def values(step, lr):
+            own = scalars(step, lr, *numbers)
+            if wrapped:
+                return (1.0 - lr * weight_decay if decoupled else weight_decay, *own)
+            return own
+
+        return values
+
     def describe(self) -> Iterator[tuple[str, Any]]:
         """Yield the name and the value of every hyperparameter."""
         for name in self._fields:
@@ -176,8 +194,8 @@ class Method:
 
 
 @functools.cache
-def _packer(dtype: np.dtype[Any], count: int) -> struct.Struct:
-    return struct.Struct(f"{count}{dtype.char}")
+def _packer(code: str, count: int) -> struct.Struct:
+    return struct.Struct(f"{count}{code}")
 
 
 def pack(values: tuple[float, ...], out: np.ndarray[Any, np.dtype[Any]]) -> None:
@@ -189,7 +207,7 @@ def pack(values: tuple[float, ...], out: np.ndarray[Any, np.dtype[Any]]) -> None
         If one is finite and too large for the dtype.
     """
     try:
-        _packer(out.dtype, len(values)).pack_into(out.data, 0, *values)
+        _packer(out.dtype.char, len(values)).pack_into(out.data, 0, *values)
     except OverflowError:
         raise ValueError(
             f"the hyperparameters give the scalars {values}, of which one is too large for {out.dtype}"

@@ -29,7 +29,6 @@ def make_run(rule: Callable[..., Any], layout: tuple[Any, ...]) -> Callable[...,
     """
     rule = register_jitable(rule)
 
-    @register_jitable
     def run(addresses, n, s):
         for i in range(n):
             memory.store(addresses, i, rule(s, *memory.load(addresses, i, layout)), layout)

@@ -61,7 +61,6 @@ class GD(Optimizer):
 
     @staticmethod
     def scalars(step, lr):
-        del step
         return (lr,)
 
     @staticmethod

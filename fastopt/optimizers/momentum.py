@@ -74,13 +74,17 @@ class Momentum(Optimizer):
     dampening = optional_fraction(None)
     nesterov = flag(False)
 
+    @property
+    def gain(self):
+        """The factor with which a gradient enters the velocity."""
+        return 1.0 - (self.beta if self.dampening is None else self.dampening)
+
     def flags(self):
         return {"nesterov": self.nesterov}
 
     @staticmethod
-    def scalars(step, lr, beta, dampening):
-        del step
-        return lr, beta, 1.0 - (beta if dampening is None else dampening)
+    def scalars(step, lr, beta, gain):
+        return lr, beta, gain
 
     @staticmethod
     def make(*, nesterov):

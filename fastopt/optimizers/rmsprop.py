@@ -98,7 +98,6 @@ class RMSprop(Optimizer):
 
     @staticmethod
     def scalars(step, lr, beta, eps, eps_root, momentum):
-        del step
         return lr, beta, 1.0 - beta, eps, eps_root, momentum, 0.0
 
     @staticmethod

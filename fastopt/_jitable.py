@@ -1,0 +1,183 @@
+"""The updates inside a user's own compiled code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numba.core import types
+from numba.core.errors import NumbaTypeError
+from numba.extending import intrinsic, overload
+from numba.np.numpy_support import as_dtype
+
+from . import _compile
+from ._functions import check_step, update_arrays
+from ._method import Method
+from ._optimizer import Optimizer
+
+
+@intrinsic
+def _addresses(typingctx: Any, arrays: Any) -> Any:
+    """Return the address of the first element of every array of a tuple."""
+    result = types.UniTuple(types.uint64, len(arrays))
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        from numba.np.arrayobj import make_array
+
+        found = []
+        for k, kind in enumerate(arrays):
+            array = make_array(kind)(context, builder, builder.extract_value(args[0], k))
+            found.append(builder.ptrtoint(array.data, context.get_value_type(types.uint64)))
+        return context.make_tuple(builder, result, found)
+
+    return result(arrays), codegen
+
+
+def jitable(optimizer: type[Optimizer], **hyperparameters: Any) -> Callable[..., None]:
+    """Return an update that can be called inside ``numba.njit`` functions, and outside of them too.
+
+    Parameters
+    ----------
+    optimizer : type
+        A class such as :class:`fastopt.Adam`.
+    **hyperparameters
+        As the class has them, frozen into the compiled code; `lr` is not among them.
+
+    Returns
+    -------
+    callable
+        ``update(p, g, *states, step, lr)``, all by position. `p`, `g` and the states that these
+        hyperparameters call for are arrays of one dtype (float32 or float64) and one shape, C-contiguous or
+        all Fortran-contiguous, `p` and the states writable, updated in place. `step` counts from 1, `lr` is a
+        number. Single-threaded, whatever the size; several threads may call it on different arrays. A wrong
+        dtype or layout is a typing error when the caller is compiled; wrong sizes, shared memory, `step` or
+        `lr` raise ValueError before anything is written.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a hyperparameter is not acceptable.
+
+    Notes
+    -----
+    The arithmetic is that of the class, bit for bit.
+
+    Examples
+    --------
+    >>> import numba, numpy as np, fastopt
+    >>> update = fastopt.jitable(fastopt.Momentum, beta=0.9)
+    >>> @numba.njit
+    ... def descend(theta, iterations):
+    ...     v = np.zeros_like(theta)
+    ...     for step in range(1, iterations + 1):
+    ...         update(theta, 2 * (theta - 3), v, step, 0.1)
+    ...     return theta
+    >>> descend(np.zeros(1), 1000).round(6)
+    array([3.])
+    """
+    if "lr" in hyperparameters:
+        raise TypeError("lr is the last argument of the update that jitable() returns")
+    with_hyperparameters = optimizer.with_hyperparameters.__wrapped__  # type: ignore[attr-defined]
+    method: Method = with_hyperparameters(optimizer, **hyperparameters)
+    names = ("p", "g", *method.active_states())
+    count = len(names)
+    scalars = method.compiled_values()
+
+    def update(*arguments: Any) -> None:
+        *arrays, step, lr = _expect(names, arguments)
+        timed: Method = with_hyperparameters(optimizer, **hyperparameters | {"lr": lr})
+        p, g, *states = arrays
+        update_arrays(timed, (g, p, *states), ("g", "p", *names[2:]), check_step(step))
+
+    @overload(update, jit_options=_compile.EXACT, strict=False)
+    def _update(*arguments: Any) -> Any:
+        dtype = _check_types(names, _expect(names, arguments))
+        run = _compile.run(method.spec(dtype))
+        itemsize = dtype.itemsize
+        cast = np.float32 if dtype == np.float32 else np.float64
+
+        def implementation(*arguments):
+            arrays = (arguments[1], arguments[0]) + arguments[2:-2]  # noqa: RUF005  Numba needs the +
+            step, lr = arguments[-2], arguments[-1]
+            shapes, addresses = _shapes(arrays), _addresses(arrays)
+            size = arrays[0].size
+            if step < 1:
+                raise ValueError("step must be an integer >= 1")
+            if not (lr >= 0 and lr < np.inf):
+                raise ValueError("lr must be a finite number >= 0")
+            for k in range(count):
+                if shapes[k] != shapes[0]:
+                    raise ValueError("the arrays of an update must all have the shape of p")
+                for j in range(k):
+                    # As the distance is unsigned, it is taken both ways.
+                    apart = min(addresses[k] - addresses[j], addresses[j] - addresses[k])
+                    if size and apart < np.uint64(size * itemsize):
+                        raise ValueError("no two arrays of an update may share memory")
+            run(addresses, size, _cast(scalars(float(step), float(lr)), cast))
+
+        return implementation
+
+    return update
+
+
+@intrinsic
+def _shapes(typingctx: Any, arrays: Any) -> Any:
+    """Return the shape of every array of a tuple; all have the same number of dimensions."""
+    shape = types.UniTuple(types.intp, arrays[0].ndim)
+    result = types.UniTuple(shape, len(arrays))
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        from numba.np.arrayobj import make_array
+
+        found = []
+        for k, kind in enumerate(arrays):
+            array = make_array(kind)(context, builder, builder.extract_value(args[0], k))
+            found.append(array.shape)
+        return context.make_tuple(builder, result, found)
+
+    return result(arrays), codegen
+
+
+@intrinsic
+def _cast(typingctx: Any, values: Any, cast: Any) -> Any:
+    """Return a tuple of float64 as a tuple of another float type."""
+    result = types.UniTuple(cast.instance_type, len(values))
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        numbers = [
+            context.cast(builder, builder.extract_value(args[0], k), kind, cast.instance_type)
+            for k, kind in enumerate(values)
+        ]
+        return context.make_tuple(builder, result, numbers)
+
+    return result(values, cast), codegen
+
+
+def _expect(names: tuple[str, ...], arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len(arguments) != len(names) + 2:
+        wanted = ", ".join([*names, "step", "lr"])
+        raise NumbaTypeError(f"the update takes {wanted} by position; got {len(arguments)} arguments")
+    return arguments
+
+
+def _check_types(names: tuple[str, ...], arguments: tuple[Any, ...]) -> np.dtype[Any]:
+    """Return the dtype of the arrays of a call inside compiled code."""
+    *arrays, step, lr = arguments
+    p = arrays[0]
+    for name, kind in zip(names, arrays, strict=True):
+        if not isinstance(kind, types.Array):
+            raise NumbaTypeError(f"{name} must be an array, got {kind}")
+        if kind.dtype not in (types.float32, types.float64):
+            raise NumbaTypeError(f"{name} must have dtype float32 or float64, got {kind.dtype}")
+        if kind.dtype != p.dtype or kind.ndim != p.ndim:
+            raise NumbaTypeError(f"{name} must be like p, {p}; got {kind}")
+        if kind.layout != p.layout or kind.layout not in "CF" or not kind.aligned:
+            raise NumbaTypeError(f"{name} must be contiguous, in the memory order of p; got {kind}")
+        if not kind.mutable and name != "g":
+            raise NumbaTypeError(f"{name} is updated in place and must be writable, got {kind}")
+    if not isinstance(step, types.Integer):
+        raise NumbaTypeError(f"step must be an integer, got {step}")
+    if not isinstance(lr, (types.Integer, types.Float)):
+        raise NumbaTypeError(f"lr must be a number, got {lr}")
+    return as_dtype(p.dtype)
