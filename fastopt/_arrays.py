@@ -7,6 +7,7 @@ and what was given.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,7 +44,7 @@ class Structure(NamedTuple):
             If it has another number of arrays, or other keys.
         """
         if self.kind == "array":
-            if isinstance(given, Mapping) or isinstance(given, (list, tuple)):
+            if isinstance(given, (Mapping, list, tuple)):
                 raise TypeError(
                     f"{name} must be one array, as params is; got a {type(given).__name__} of {len(given)}"
                 )
@@ -59,15 +60,11 @@ class Structure(NamedTuple):
                 raise ValueError(f"{name} must hold {len(self.keys)} arrays, got {len(arrays)}")
             return arrays
         if not isinstance(given, Mapping):
-            raise TypeError(
-                f"{name} must be a mapping with the keys of params, got {_describe(given)}"
-            )
+            raise TypeError(f"{name} must be a mapping with the keys of params, got {_describe(given)}")
         if len(given) != len(self.keys) or any(key not in given for key in self.keys):
             missing = [key for key in self.keys if key not in given]
             extra = [key for key in given if key not in set(self.keys)]
-            raise ValueError(
-                f"{name} must have the keys of params; missing: {missing}, unexpected: {extra}"
-            )
+            raise ValueError(f"{name} must have the keys of params; missing: {missing}, unexpected: {extra}")
         return [given[key] for key in self.keys]
 
 
@@ -118,9 +115,7 @@ def check_array(name: str, array: Any, *, written: bool) -> None:
         wanted = "float32 or float64 in native byte order"
         raise TypeError(f"{name} must have dtype {wanted}, got {array.dtype.str} ({array.dtype})")
     if not array.flags.aligned:
-        raise ValueError(
-            f"{name} must be aligned to its {array.itemsize}-byte elements: pass a copy of it"
-        )
+        raise ValueError(f"{name} must be aligned to its {array.itemsize}-byte elements: pass a copy of it")
     if not array.flags.forc:
         raise ValueError(
             f"{name} must be contiguous in C or Fortran order, got shape {array.shape} with strides "
@@ -141,13 +136,9 @@ def check_like(name: str, array: Array, like_name: str, like: Array) -> None:
         If the shapes or the memory orders differ.
     """
     if array.dtype != like.dtype:
-        raise TypeError(
-            f"{name} must have the dtype of {like_name}, {like.dtype}; got {array.dtype}"
-        )
+        raise TypeError(f"{name} must have the dtype of {like_name}, {like.dtype}; got {array.dtype}")
     if array.shape != like.shape:
-        raise ValueError(
-            f"{name} must have the shape of {like_name}, {like.shape}; got {array.shape}"
-        )
+        raise ValueError(f"{name} must have the shape of {like_name}, {like.shape}; got {array.shape}")
     if not _same_order(array, like):
         orders = {a.flags.c_contiguous: "C" if a.flags.c_contiguous else "F" for a in (array, like)}
         raise ValueError(
@@ -171,12 +162,10 @@ def check_disjoint(named: Iterable[tuple[str, Array]]) -> None:
         Naming the two arrays.
     """
     spans = sorted((a.ctypes.data, a.ctypes.data + a.nbytes, name) for name, a in named if a.nbytes)
-    for (_, end, name), (start, _, other) in zip(spans, spans[1:], strict=False):
+    for (_, end, name), (start, _, other) in pairwise(spans):
         if start < end:
             first, second = sorted((name, other))
-            raise ValueError(
-                f"{first} and {second} share memory: each array of a step must have its own"
-            )
+            raise ValueError(f"{first} and {second} share memory: each array of a step must have its own")
 
 
 def as_gradient(grad: Any) -> Any:

@@ -71,7 +71,7 @@ def _stamp() -> int:
     return zlib.crc32(repr(stats).encode())
 
 
-class _KernelCache(FunctionCache):
+class _KernelCache(FunctionCache):  # type: ignore[misc]  # numba is untyped
     """Numba's disk cache, with three differences.
 
     - The key holds :func:`_stamp` and the flags: without them, the serial and the parallel kernel of one
@@ -114,8 +114,8 @@ def _give_up_caching(why: str) -> None:
         )
 
 
-def _compile(function: Callable[..., Any], signature: Any, **flags: Any) -> Callable[..., Any]:
-    if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
+def _compile(function: Callable[..., Any], signature: Any, **flags: Any) -> Any:
+    if numba.config.DISABLE_JIT:
         raise RuntimeError("fastopt cannot run with NUMBA_DISABLE_JIT=1: its kernels are compiled")
     kernel = numba.njit(**FLAGS, **flags)(function)
     try:
@@ -132,11 +132,12 @@ def run(spec: Spec) -> Callable[..., None]:
 
     It has its flags whatever those of the code around it are.
     """
-    return register_jitable(**_ELEMENTS)(cpu.make_run(spec.rule, spec.layout))
+    loop: Callable[..., None] = register_jitable(**_ELEMENTS)(cpu.make_run(spec.rule, spec.layout))
+    return loop
 
 
 @functools.cache
-def sweep(spec: Spec, parallel: bool) -> Callable[..., None]:
+def sweep(spec: Spec, parallel: bool) -> Any:
     """Return the kernel that updates all tensors of one dtype."""
     function = cpu.make_sweep(run(spec), spec.layout, spec.scalar_layout)
     signature = types.void(TABLE, VECTOR, MATRIX, spec.values)
@@ -144,7 +145,7 @@ def sweep(spec: Spec, parallel: bool) -> Callable[..., None]:
 
 
 @functools.cache
-def direct(spec: Spec) -> Callable[..., int]:
+def direct(spec: Spec) -> Any:
     """Return the kernel that checks and updates one small tensor."""
     function = cpu.make_direct(run(spec), spec.layout, spec.scalar_layout)
     signature = types.int64(VECTOR, TABLE, spec.values, types.int64, types.int64, types.int64)
@@ -152,7 +153,7 @@ def direct(spec: Spec) -> Callable[..., int]:
 
 
 @functools.cache
-def refresh() -> Callable[..., int] | None:
+def refresh() -> Any:
     """Return the compiled gradient check of :mod:`fastopt._headers`, or None where headers cannot be read."""
     if _headers.probe() is not None:
         return None

@@ -77,9 +77,7 @@ def _check_states(
     return tuple(by_name[state] for state in active)
 
 
-def update_arrays(
-    method: Method, arrays: Sequence[Any], names: Sequence[str], step: int
-) -> None:
+def update_arrays(method: Method, arrays: Sequence[Any], names: Sequence[str], step: int) -> None:
     """Check the gradient, the parameter and the states, in this order, and update them."""
     p = arrays[1]
     if not isinstance(p, np.ndarray) or p.dtype.char not in "fd":

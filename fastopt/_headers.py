@@ -138,7 +138,11 @@ def probe() -> str | None:
     """Return why array headers cannot be read here, or None."""
     if sys.maxsize != 2**63 - 1:
         return "not a 64-bit interpreter"
-    samples = [np.zeros((3, 5), np.float32), np.zeros((2, 3, 4)).T, np.zeros((), np.float64)]
+    samples: list[np.ndarray] = [
+        np.zeros((3, 5), np.float32),
+        np.zeros((2, 3, 4)).T,
+        np.zeros((), np.float64),
+    ]
     samples[1].setflags(write=False)
     int64, int32, char = ctypes.c_int64.from_address, ctypes.c_int32.from_address, ctypes.c_char
     for a in samples:

@@ -37,7 +37,8 @@ class Hyperparameter(Generic[T]):
     def __get__(self, instance: object | None, owner: type) -> Hyperparameter[T] | T:
         if instance is None:
             return self
-        return instance.__dict__[self.name]
+        value: T = instance.__dict__[self.name]
+        return value
 
     def __set__(self, instance: Any, value: Any) -> None:
         instance._set_hyperparameters({self.name: value})

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba.core import types
+from numba import types
 from numba.core.errors import NumbaTypeError
 from numba.extending import intrinsic, overload
 from numba.np.numpy_support import as_dtype
@@ -78,7 +78,7 @@ def jitable(optimizer: type[Optimizer], **hyperparameters: Any) -> Callable[...,
     """
     if "lr" in hyperparameters:
         raise TypeError("lr is the last argument of the update that jitable() returns")
-    with_hyperparameters = optimizer.with_hyperparameters.__wrapped__  # type: ignore[attr-defined]
+    with_hyperparameters = optimizer.with_hyperparameters.__wrapped__
     method: Method = with_hyperparameters(optimizer, **hyperparameters)
     names = ("p", "g", *method.active_states())
     count = len(names)

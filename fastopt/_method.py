@@ -86,19 +86,14 @@ class Method:
         if "scalars" in vars(cls):
             cls._arguments = tuple(inspect.signature(cls.scalars).parameters)[2:]
 
-    @staticmethod
-    def scalars(step: int, lr: float) -> tuple[float, ...]:
-        """Return what the rule needs to know of this step, in float64, computed once per step.
+    scalars: ClassVar[Callable[..., tuple[float, ...]]]
+    """``scalars(step, lr, ...)``: what the rule needs to know of a step, in float64, computed once per step.
 
-        The arguments after `lr` are attributes, by name. Plain arithmetic on numbers, because it
-        is compiled too, for :func:`fastopt.jitable`.
-        """
-        raise NotImplementedError
+    The arguments after `lr` are attributes, by name. Plain arithmetic on numbers, because it is compiled too,
+    for :func:`fastopt.jitable`."""
 
-    @staticmethod
-    def make(**flags: bool) -> Rule:
-        """Return the rule: ``rule(s, g, p, *states) -> (p, *states)``, for one element."""
-        raise NotImplementedError
+    make: ClassVar[Callable[..., Rule]]
+    """``make(**flags)`` returns the rule, ``rule(s, g, p, *states) -> (p, *states)``, for one element."""
 
     def flags(self) -> dict[str, bool]:
         """Return the arguments of `make`."""
@@ -169,7 +164,7 @@ class Method:
             self._specs[dtype] = Spec(self._rule, len(self.active_states()), count, dtype)
         return self._specs[dtype]
 
-    def compiled_values(self) -> Callable[..., tuple[float, ...]]:
+    def compiled_values(self) -> Any:
         """Return :meth:`values` for use inside compiled code, as a function of the step and `lr`.
 
         The step is passed as a float, for which Numba takes the power as Python does.

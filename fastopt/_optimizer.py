@@ -71,9 +71,7 @@ class Optimizer(Method):
         for dtype in dict.fromkeys(a.dtype for a in self._arrays):
             indices = [t for t, a in enumerate(self._arrays) if a.dtype == dtype]
             states = [[row[t] for t in indices] for row in self._states.values()]
-            groups.append(
-                Group(self._structure, indices, [self._arrays[t] for t in indices], states)
-            )
+            groups.append(Group(self._structure, indices, [self._arrays[t] for t in indices], states))
         return groups
 
     def _changed(self) -> None:
@@ -122,8 +120,6 @@ class Optimizer(Method):
 
     def _recall(self) -> None:
         for group in self._groups:
-            if group.bound is None:
-                raise TypeError("step() needs grads, unless bind(grads) was called before")
             group.recall()
 
     def bind(self, grads: Any) -> None:
@@ -158,9 +154,8 @@ class Optimizer(Method):
             ``m/0`` or ``m/name`` for a sequence or a mapping.
         """
         saved: dict[str, Any] = {"optimizer": type(self).__name__, "step": self.step_count}
-        for name, value in self.describe():
-            if value is not None and not callable(value):
-                saved[name] = value
+        plain = (item for item in self.describe() if item[1] is not None and not callable(item[1]))
+        saved.update(plain)
         saved.update({key: a.copy(order="K") for key, a in self._state_items()})
         return saved
 
@@ -190,8 +185,9 @@ class Optimizer(Method):
             been changed then.
         """
         own = type(self).__name__
-        if str(saved["optimizer"] if "optimizer" in saved else None) != own:
-            raise ValueError(f"the checkpoint must be of {own}, got one of {saved.get('optimizer')}")
+        of = str(saved.get("optimizer"))
+        if of != own:
+            raise ValueError(f"the checkpoint must be of {own}, got one of {of}")
         states = dict(self._state_items())
         hyper = {n: np.asarray(saved[n]).tolist() for n in self._fields if n in saved}
         optional = {name for name, value in self.hyperparameters.items() if value is None} | {"lr"}
@@ -220,5 +216,6 @@ class Optimizer(Method):
         dtypes = " and ".join(group.dtype.name for group in self._groups)
         count = len(self._arrays)
         arrays = f"{count} array{'s' if count != 1 else ''}, {elements:_} elements"
-        hyper = ", ".join(f"{name}={value!r}" for name, value in self.describe())
-        return f"{type(self).__name__}({', '.join(filter(None, [arrays, dtypes]))}, step_count={self.step_count}, {hyper})"
+        taken = f"step_count={self.step_count}"
+        hyper = (f"{name}={value!r}" for name, value in self.describe())
+        return f"{type(self).__name__}({', '.join([arrays, dtypes, taken, *hyper])})"

@@ -85,9 +85,7 @@ class Group:
         rows = [[0] * count, *([a.ctypes.data for a in row] for row in (params, *states))]
         self.table = np.array(rows, np.uint64)
         self.items, self.chunks = chunks_of([p.size for p in params])
-        fixed = sorted(
-            (a.ctypes.data, a.ctypes.data + a.nbytes) for a in self._written() if a.nbytes
-        )
+        fixed = sorted((a.ctypes.data, a.ctypes.data + a.nbytes) for a in self._written() if a.nbytes)
         self.fixed = np.array(fixed, np.int64).reshape(-1, 2).T.copy()
         self.work = np.zeros((5, count), np.int64)
         self.work[1] = [id(p) for p in params]
@@ -125,7 +123,8 @@ class Group:
             self._read_closely(grads)
 
     def _ask(self, check: Any) -> int:
-        return check(self.work, self.table, self.fixed, id(np.ndarray), self.dtype.num)
+        answer: int = check(self.work, self.table, self.fixed, id(np.ndarray), self.dtype.num)
+        return answer
 
     def _read_closely(self, grads: Sequence[Any]) -> None:
         """Do the same in Python, for arrays that are unusual or wrong."""
@@ -136,7 +135,9 @@ class Group:
                 raise ValueError(f"{name} was resized since the optimizer was made")
             check_array(self.label("grads", t), grads[t], written=False)
             check_like(self.label("grads", t), grads[t], name, p)
-        named += [(f"state of {self.label('params', t)}", a) for row in self.states for t, a in enumerate(row)]
+        named += [
+            (f"state of {self.label('params', t)}", a) for row in self.states for t, a in enumerate(row)
+        ]
         check_disjoint([*named, *((self.label("grads", t), g) for t, g in enumerate(grads))])
         self.work[2] = [g.ctypes.data for g in grads]
 
@@ -146,7 +147,8 @@ class Group:
 
     def recall(self) -> None:
         """Take the bound gradients again, if others were read since."""
-        assert self.bound is not None
+        if self.bound is None:
+            raise TypeError("step() needs grads, unless bind(grads) was called before")
         if self.grads is not self.bound[0]:
             self.grads, self.work[2] = self.bound
 

@@ -44,7 +44,7 @@ if hasattr(os, "register_at_fork"):
 
 def _tbb_comes_first() -> bool:
     """Say whether launching would choose TBB, which must be launched by the thread that may fork."""
-    if str(numba.config.THREADING_LAYER).lower() in ("omp", "workqueue"):  # type: ignore[attr-defined]
+    if str(numba.config.THREADING_LAYER).lower() in ("omp", "workqueue"):
         return False
     try:
         _layer._check_tbb_version_compatible()
@@ -64,7 +64,7 @@ def _launch() -> None:
     def launch() -> None:
         try:
             _layer._launch_threads()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  raised again in the caller
             failed.append(error)
 
     thread = threading.Thread(target=launch, name="fastopt-launch")
@@ -83,17 +83,18 @@ def affinity() -> int:
 
 def budget() -> int:
     """Return the number of threads that a large step would use if it were taken now."""
-    if _orphan or numba.config.NUMBA_NUM_THREADS == 1:  # type: ignore[attr-defined]
+    if _orphan or numba.config.NUMBA_NUM_THREADS == 1:
         return 1
     _launch()
-    return min(numba.get_num_threads(), affinity())
+    allowed: int = numba.get_num_threads()
+    return min(allowed, affinity())
 
 
 def layer() -> str:
     """Return the name of the threading layer, launching it if need be, or why there is none."""
     if _orphan:
         return "serial: the process was forked from one whose threads were running"
-    if numba.config.NUMBA_NUM_THREADS == 1:  # type: ignore[attr-defined]
+    if numba.config.NUMBA_NUM_THREADS == 1:
         return "serial: NUMBA_NUM_THREADS is 1"
     _launch()
     return str(numba.threading_layer())

@@ -1,8 +1,6 @@
-"""The optimizers, one file each."""
+"""The optimizers, one file each: the rule, its scalars, the class, its function."""
 
-from .adam import Adam, AdamW, adam, adamw
-from .gd import GD, gd
-from .momentum import Momentum, momentum
-from .rmsprop import RMSprop, rmsprop
-
-__all__ = ["GD", "Adam", "AdamW", "Momentum", "RMSprop", "adam", "adamw", "gd", "momentum", "rmsprop"]
+from .adam import *
+from .gd import *
+from .momentum import *
+from .rmsprop import *

@@ -8,6 +8,8 @@ from .._functions import as_function
 from .._hyper import betas, nonnegative, rate
 from .._optimizer import Optimizer
 
+__all__ = ["Adam", "AdamW", "adam", "adamw"]
+
 
 class Adam(Optimizer):
     r"""Adam: adaptive moment estimation.

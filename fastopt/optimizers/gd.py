@@ -6,6 +6,8 @@ from .._functions import as_function
 from .._hyper import rate
 from .._optimizer import Optimizer
 
+__all__ = ["GD", "gd"]
+
 
 class GD(Optimizer):
     r"""Gradient descent.

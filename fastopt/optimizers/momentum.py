@@ -6,6 +6,8 @@ from .._functions import as_function
 from .._hyper import decay, flag, optional_fraction, rate
 from .._optimizer import Optimizer
 
+__all__ = ["Momentum", "momentum"]
+
 
 class Momentum(Optimizer):
     r"""Gradient descent with momentum: Polyak's heavy ball, or Nesterov's accelerated gradient.

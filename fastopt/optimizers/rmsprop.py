@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from .._functions import as_function
 from .._hyper import decay, flag, nonnegative, rate
 from .._optimizer import Optimizer
+
+__all__ = ["RMSprop", "rmsprop"]
 
 
 class RMSprop(Optimizer):
@@ -108,7 +112,7 @@ class RMSprop(Optimizer):
             if centered:
                 mu = beta * more[0] + gain * g
                 spread = np.maximum(sq - mu * mu, zero)
-                means = (sq, mu)
+                means: tuple[Any, ...] = (sq, mu)
             else:
                 spread = sq
                 means = (sq,)

@@ -1,0 +1,64 @@
+"""What this installation can do."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+from typing import Any
+
+import llvmlite.binding as llvm
+import numba
+import numpy as np
+
+from . import __version__, _compile, _headers, _threads
+
+_SIMD = (("avx512f", 512), ("avx2", 256), ("avx", 256), ("sse2", 128), ("sve", 128), ("neon", 128))
+
+
+def info() -> dict[str, Any]:
+    """Return what fastopt runs on: versions, threads, SIMD, cache, CUDA.
+
+    Starts Numba's threads if they do not run yet, to name the layer that they run on.
+
+    Returns
+    -------
+    dict
+        ``fastopt``, ``python``, ``numpy``, ``numba``, ``llvm``: versions. ``threading_layer``: its name, or
+        why steps are serial. ``threads``: how many a large step uses now. ``parallel_from``: the number of
+        elements from which a step is parallel. ``cpu``: what LLVM calls the processor. ``simd_bits``: the
+        width of its vector registers. ``kernel_cache``: "on", or why not. ``array_headers``: "read
+        directly", or why not. ``cuda``: whether it can be used, and if not, why.
+
+    Raises
+    ------
+    ValueError
+        If the environment asks for a threading layer that cannot be loaded.
+
+    Examples
+    --------
+    >>> import fastopt
+    >>> fastopt.info()["parallel_from"]
+    32768
+    """
+    features = llvm.get_host_cpu_features()
+    return {
+        "fastopt": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "numba": numba.__version__,
+        "llvm": ".".join(map(str, llvm.llvm_version_info)),
+        "threading_layer": _threads.layer(),
+        "threads": _threads.budget(),
+        "parallel_from": _threads.PARALLEL_FROM,
+        "cpu": llvm.get_host_cpu_name(),
+        "simd_bits": next((bits for name, bits in _SIMD if features.get(name)), 64),
+        "kernel_cache": _compile.uncached or "on",
+        "array_headers": _headers.probe() or "read directly",
+        "cuda": _cuda(),
+    }
+
+
+def _cuda() -> str:
+    installed = importlib.util.find_spec("numba_cuda") is not None
+    found = "numba-cuda is installed, but" if installed else "numba-cuda is not installed, and"
+    return f"no: {found} this version of fastopt has no GPU kernels"
