@@ -126,9 +126,7 @@ def _signature(cls: type[Any], timed: bool) -> inspect.Signature:
         parameters.append(inspect.Parameter(state, positional, default=default))
     if timed:
         parameters.append(inspect.Parameter("step", keyword))
-    for hyper, default in cls.hyperparameters.items():
-        parameters.append(inspect.Parameter(hyper, keyword, default=default))
-    return inspect.Signature(parameters)
+    return inspect.Signature([*parameters, *cls.parameters()])
 
 
 def _document(cls: type[Any], name: str, timed: bool) -> str:

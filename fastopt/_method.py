@@ -95,6 +95,13 @@ class Method:
     make: ClassVar[Callable[..., Rule]]
     """``make(**flags)`` returns the rule, ``rule(s, g, p, *states) -> (p, *states)``, for one element."""
 
+    @classmethod
+    def parameters(cls) -> list[inspect.Parameter]:
+        """Return the hyperparameters as the parameters of a signature."""
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        items = cls.hyperparameters.items()
+        return [inspect.Parameter(name, keyword, default=default) for name, default in items]
+
     def flags(self) -> dict[str, bool]:
         """Return the arguments of `make`."""
         return {}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -42,11 +43,14 @@ class Optimizer(Method):
         If arrays are read-only, not contiguous or share memory, or a hyperparameter is out of range.
     """
 
+    __signature__: ClassVar[inspect.Signature]
     _groups: Sequence[Group] = ()
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         registry[cls.__name__] = cls
+        params = inspect.Parameter("params", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        cls.__signature__ = inspect.Signature([params, *cls.parameters()])
 
     def __init__(self, params: Any, **hyperparameters: Any) -> None:
         structure, arrays = flatten("params", params)
