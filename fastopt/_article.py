@@ -17,7 +17,7 @@ from ._conventions import conventions
 from ._optimizer import registry
 
 MINIMUM = 3.0
-LR = 0.1
+LR = 0.1  # conventions["article"] has the same
 ITERATIONS = 100
 
 
@@ -73,26 +73,31 @@ LISTINGS: dict[str, Callable[[], Iterator[float]]] = {
 
 
 def listed(name: str) -> list[float]:
-    """Return theta after each iteration of the article's listing, until the minimum is reached."""
-    iterates: list[float] = []
-    for theta in islice(LISTINGS[name](), ITERATIONS):
-        iterates.append(theta)
-        if gradient(theta) == 0:
-            break
-    return iterates
+    """Return theta after each iteration of the article's listing."""
+    return _until_minimum(LISTINGS[name]())
 
 
 def computed(name: str) -> list[float]:
     """Return theta after each iteration of fastopt's optimizer in the article's convention."""
+    return _until_minimum(_steps(name))
+
+
+def _steps(name: str) -> Iterator[float]:
     theta = np.zeros(1)
-    optimizer = registry[name](theta, **conventions["article"][name] | {"lr": LR})
-    iterates = []
-    for _ in range(ITERATIONS):
+    optimizer = registry[name](theta, **conventions["article"][name])
+    while True:
         optimizer.step(gradient(theta))
-        iterates.append(float(theta[0]))
+        yield float(theta[0])
+
+
+def _until_minimum(iterates: Iterator[float]) -> list[float]:
+    """Go on until the minimum is reached, and stand still there for the iterations that remain."""
+    taken: list[float] = []
+    for theta in islice(iterates, ITERATIONS):
+        taken.append(theta)
         if gradient(theta) == 0:
             break
-    return iterates
+    return taken + taken[-1:] * (ITERATIONS - len(taken))
 
 
 def picture(runs: dict[str, list[float]], width: int = 72, height: int = 15) -> str:

@@ -1,1 +1,75 @@
-conventions = {}
+"""Whose formula is meant: keyword arguments that make an optimizer follow another framework's convention.
+
+The conventions differ in where epsilon stands, in how a gradient enters the velocity, and in defaults:
+
+========  ==============================  ================================  ==========================
+owner     Momentum                        RMSprop                           Adam
+========  ==============================  ================================  ==========================
+torch     ``v = beta v + g``              ``sqrt(s) + eps``                 ``sqrt(v_hat) + eps``
+optax     ``v = beta v + g``              ``sqrt(s + eps)``                 ``sqrt(v_hat) + eps``
+keras     ``v = beta v + lr g``           ``sqrt(s + eps)``                 ``sqrt(v) + eps``, then the bias
+article   ``v = beta v + (1 - beta) g``   ``sqrt(s + eps)``                 ``sqrt(v_hat + eps)``
+========  ==============================  ================================  ==========================
+
+Keras (SGD and RMSprop with momentum) and Optax (RMSprop with momentum) keep the learning rate inside the
+velocity. With a constant learning rate that is the same as here; when it changes, it is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+Arguments = Mapping[str, Any]
+
+
+def _frozen(by_class: dict[str, dict[str, Any]]) -> Mapping[str, Arguments]:
+    return MappingProxyType({name: MappingProxyType(kwargs) for name, kwargs in by_class.items()})
+
+
+_ADAM = {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "eps_root": 0.0, "eps_hat": 0.0}
+_KERAS_ADAM = _ADAM | {"eps": 0.0, "eps_hat": 1e-7}
+
+#: ``conventions[owner][class name]`` are keyword arguments of that class; owners are torch, optax, keras and
+#: article. Defaults of the owner are included where it has them.
+conventions: Mapping[str, Mapping[str, Arguments]] = MappingProxyType(
+    {
+        "torch": _frozen(
+            {
+                "GD": {"lr": 1e-3},
+                "Momentum": {"lr": 1e-3, "dampening": 0.0},
+                "RMSprop": {"lr": 1e-2, "beta": 0.99, "eps": 1e-8, "eps_root": 0.0},
+                "Adam": _ADAM,
+                "AdamW": _ADAM | {"weight_decay": 1e-2, "decoupled": True},
+            }
+        ),
+        "optax": _frozen(
+            {
+                "GD": {},
+                "Momentum": {"dampening": 0.0},
+                "RMSprop": {"beta": 0.9, "eps": 0.0, "eps_root": 1e-8},
+                "Adam": {k: v for k, v in _ADAM.items() if k != "lr"},
+                "AdamW": {k: v for k, v in _ADAM.items() if k != "lr"}
+                | {"weight_decay": 1e-4, "decoupled": True},
+            }
+        ),
+        "keras": _frozen(
+            {
+                "GD": {"lr": 1e-2},
+                "Momentum": {"lr": 1e-2, "dampening": 0.0},
+                "RMSprop": {"lr": 1e-3, "beta": 0.9, "eps": 0.0, "eps_root": 1e-7},
+                "Adam": _KERAS_ADAM,
+                "AdamW": _KERAS_ADAM | {"weight_decay": 4e-3, "decoupled": True},
+            }
+        ),
+        "article": _frozen(
+            {
+                "GD": {"lr": 0.1},
+                "Momentum": {"lr": 0.1, "beta": 0.9, "dampening": None},
+                "RMSprop": {"lr": 0.1, "beta": 0.9, "eps": 0.0, "eps_root": 1e-8},
+                "Adam": _ADAM | {"lr": 0.1, "eps": 0.0, "eps_root": 1e-8},
+            }
+        ),
+    }
+)

@@ -120,7 +120,7 @@ def _signature(cls: type[Any], timed: bool) -> inspect.Signature:
     positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
     keyword = inspect.Parameter.KEYWORD_ONLY
     active = cls.with_hyperparameters().active_states()
-    parameters = [inspect.Parameter(n, inspect.Parameter.POSITIONAL_ONLY) for n in ("p", "g")]
+    parameters = [inspect.Parameter(name, positional) for name in ("p", "g")]
     for state in cls.states:
         default = inspect.Parameter.empty if state in active else None
         parameters.append(inspect.Parameter(state, positional, default=default))

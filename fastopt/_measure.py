@@ -62,11 +62,16 @@ def _make_stream(states: int) -> Callable[..., Any]:
 
 
 def stream(group: Group) -> Callable[[], None]:
-    """Return a function that streams over the arrays of a group, reading and writing as a step does."""
+    """Return a function that streams over the arrays of a group, reading and writing as a step does.
+
+    Gradients must have been bound or read.
+    """
     states = len(group.states)
     spec = _compile.Spec(_make_stream(states), states, 1, group.dtype)
     values = np.full(1, 1e-3, group.dtype)
-    arguments = (group.table, group.items, group.chunks, values)
+    table = group.table.copy()
+    table[0] = group.work[2]  # the gradients that were read; a step brings them into its own table
+    arguments = (table, group.items, group.chunks, values)
     return lambda: _threads.launch(spec, group.elements, arguments)
 
 

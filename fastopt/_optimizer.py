@@ -111,10 +111,11 @@ class Optimizer(Method):
             self._recall()
         else:
             self._read(grads)
+        values = self.values(step)
         for group in self._groups:
-            group.prepare(self, step)
+            group.prepare(self.spec(group.dtype), values)
         for group in self._groups:
-            group.launch(self)
+            group.launch()
         self.step_count = step
 
     def _read(self, grads: Any) -> None:

@@ -9,7 +9,8 @@ import numpy as np
 
 from . import _compile, _headers, _threads
 from ._arrays import Array, Structure, as_gradient, check_array, check_disjoint, check_like
-from ._method import Method, pack
+from ._compile import Spec
+from ._method import pack
 
 # A chunk is the most that is done between two looks at the chunk list, an item the least that a thread
 # takes. 2^13 elements: from 2^12 to 2^18 the time of float32 Adam is the same within the noise, and
@@ -91,6 +92,7 @@ class Group:
         self.work[1] = [id(p) for p in params]
         self.work[3] = [p.nbytes for p in params]
         self.work[4] = np.arange(count)
+        self.spec: Spec | None = None
         self.values = np.zeros(0, self.dtype)
         self.grads: list[Array] = []
         self.bound: tuple[list[Array], Array] | None = None
@@ -152,15 +154,16 @@ class Group:
         if self.grads is not self.bound[0]:
             self.grads, self.work[2] = self.bound
 
-    def prepare(self, method: Method, step: int) -> None:
-        """Compute the scalars of step number `step`."""
-        values = method.values(step)
-        if len(values) != len(self.values):
-            self.values = np.zeros(len(values), self.dtype)
+    def prepare(self, spec: Spec, values: tuple[float, ...]) -> None:
+        """Take the scalars of a step, and compile its kernel, so that nothing can fail once writing began."""
+        if spec is not self.spec:
+            _threads.compile_for(spec, self.elements)
+            self.spec, self.values = spec, np.zeros(spec.scalars, self.dtype)
         pack(values, self.values)
 
-    def launch(self, method: Method) -> None:
+    def launch(self) -> None:
         """Update all tensors of the group."""
+        assert self.spec is not None  # prepare() comes first
         self.table[0] = self.work[2]
         arguments = (self.table, self.items, self.chunks, self.values)
-        _threads.launch(method.spec(self.dtype), self.elements, arguments)
+        _threads.launch(self.spec, self.elements, arguments)

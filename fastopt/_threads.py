@@ -100,6 +100,11 @@ def layer() -> str:
     return str(numba.threading_layer())
 
 
+def compile_for(spec: _compile.Spec, elements: int) -> None:
+    """Compile the kernel that :func:`launch` would choose now."""
+    _compile.sweep(spec, elements >= PARALLEL_FROM and budget() > 1)
+
+
 def launch(spec: _compile.Spec, elements: int, arguments: tuple[Any, ...]) -> None:
     """Run the sweep of `spec` over `elements` elements in as many threads as it is worth."""
     threads = budget() if elements >= PARALLEL_FROM else 1

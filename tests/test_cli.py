@@ -18,7 +18,6 @@ def test_prints_the_article_and_a_row_for_each_optimizer(capsys):
     differences = re.findall(r"^\w+ +\d+ +-?[\d.]+ +-?[\d.]+ +([\d.e+-]+)$", out, re.MULTILINE)
     assert len(differences) == 12
     assert all(float(d) < 1e-12 for d in differences)
-    assert "3.0000000000" not in out.split("Momentum")[0].splitlines()[-2]
     for name in NAMES:
         assert re.search(rf"^{name} +[\d.]+ +[\d.]+ +[\d.]+ +[\d.]+$", out, re.MULTILINE), name
     assert "|theta - 3|" in out
@@ -27,9 +26,6 @@ def test_prints_the_article_and_a_row_for_each_optimizer(capsys):
 def test_json_is_nothing_but_json(capsys):
     assert _cli.main(["--size", "5000", "--dtype", "float64", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
-    assert [row["optimizer"] for row in result["speed"]][:5] == list(
-        dict.fromkeys(row["optimizer"] for row in result["speed"])
-    )[:5]
     assert {row["optimizer"] for row in result["speed"]} >= set(NAMES)
     for row in result["speed"]:
         assert row["elements"] == 5000

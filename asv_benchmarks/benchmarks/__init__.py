@@ -1,0 +1,20 @@
+"""The benchmarks. Importing this fails if something public has none."""
+
+import fastopt
+
+from .common import OPTIMIZERS
+
+_COVERED = {
+    "MinimizeResult": "overhead.Minimize",
+    "Optimizer": "step.Step",
+    "conventions": "a table of constants",
+    "info": "overhead.Info",
+    "jitable": "overhead.Jitable",
+    "minimize": "overhead.Minimize",
+}
+_COVERED |= {name: "step.Step" for name in OPTIMIZERS}
+_COVERED |= {name.lower(): "overhead.Function" for name in OPTIMIZERS}
+
+_missing = set(fastopt.__all__) - set(_COVERED)
+if _missing:
+    raise ImportError(f"public, but without a benchmark: {sorted(_missing)}")

@@ -1,0 +1,61 @@
+"""Docstrings have their sections, and those of the generated functions run."""
+
+import doctest
+import inspect
+import re
+
+import pytest
+
+import fastopt
+from fastopt._optimizer import registry
+
+CLASSES = sorted(c for c, cls in registry.items() if cls.__module__.startswith("fastopt.optimizers"))
+FUNCTIONS = [name.lower() for name in CLASSES]
+
+
+def sections(thing):
+    return set(re.findall(r"^(\w+)\n-{3,}$", inspect.getdoc(thing), re.MULTILINE))
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_classes(name):
+    cls = registry[name]
+    assert getattr(fastopt, name) is cls
+    needed = {"Parameters", "Attributes", "Raises", "Notes", "References", "Examples"}
+    assert needed <= sections(cls)
+    text = inspect.getdoc(cls)
+    assert ".. math::" in text
+    assert "bytes per float32 element" in text
+    for hyper in cls.hyperparameters:
+        assert re.search(rf"\b{hyper}\b", text), f"{name} does not document {hyper}"
+    for state in cls.states:
+        assert f'state["{state}"]' in text or "As for :class:" in text, f"{name} does not document {state}"
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions(name):
+    function = getattr(fastopt, name)
+    assert {"Parameters", "Returns", "Raises", "Notes", "Examples"} <= sections(function)
+    runner = doctest.DocTestRunner()
+    for test in doctest.DocTestFinder().find(function, name, globs={}):
+        assert test.examples
+        assert runner.run(test).failed == 0
+
+
+@pytest.mark.parametrize("name", ["MinimizeResult", "Optimizer", "info", "jitable", "minimize"])
+def test_the_rest(name):
+    assert sections(getattr(fastopt, name)) >= {"Raises"} - (
+        {"Raises"} if name == "MinimizeResult" else set()
+    )
+    assert sections(getattr(fastopt, name)) & {"Parameters", "Returns", "Attributes"}
+
+
+@pytest.mark.parametrize("method", ["step", "bind", "state_dict", "load_state_dict"])
+def test_methods(method):
+    assert sections(getattr(fastopt.Optimizer, method)) & {"Parameters", "Returns"}
+
+
+def test_everything_public_is_listed():
+    here = {name for name in vars(fastopt) if not name.startswith("_")}
+    modules = {name for name in here if inspect.ismodule(getattr(fastopt, name))}
+    assert here - modules == set(fastopt.__all__)
