@@ -6,6 +6,7 @@ Kernels are compiled for one exact signature each, on first use, and kept on dis
 from __future__ import annotations
 
 import functools
+import itertools
 import pickle
 import warnings
 import zlib
@@ -16,12 +17,15 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 from numba import types
+from numba.core.bytecode import FunctionIdentity
 from numba.core.caching import FunctionCache
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.runtime import rtsys
 from numba.extending import register_jitable
 
 from . import _headers
 from ._loops import cpu
+from ._names import digest, named_by_contents
 
 # No exception on division by zero: the check keeps LLVM from packing the loop. `contract` alone of the
 # fast-math flags: a multiplication and an addition may become one fused operation; NaN and infinity
@@ -117,12 +121,21 @@ def _give_up_caching(why: str) -> None:
 def _compile(function: Callable[..., Any], signature: Any, **flags: Any) -> Any:
     if numba.config.DISABLE_JIT:
         raise RuntimeError("fastopt cannot run with NUMBA_DISABLE_JIT=1: its kernels are compiled")
+    function = named_by_contents(function)
     kernel = numba.njit(**FLAGS, **flags)(function)
     try:
         kernel._cache = _KernelCache(function, FLAGS | flags)
     except RuntimeError as error:  # Numba's word for finding no folder to write to
         _give_up_caching(str(error))
-    kernel.compile(signature)
+    with global_compiler_lock:
+        # The loop that `parallel=True` makes of a prange has a name of Numba's own, of which only the
+        # count can be set apart; see fastopt._names.
+        count = FunctionIdentity._unique_ids
+        FunctionIdentity._unique_ids = itertools.count(int(digest(function), 16))
+        try:
+            kernel.compile(signature)
+        finally:
+            FunctionIdentity._unique_ids = count
     kernel.disable_compile()
     return kernel
 
@@ -132,7 +145,8 @@ def run(spec: Spec) -> Callable[..., None]:
 
     It has its flags whatever those of the code around it are.
     """
-    loop: Callable[..., None] = register_jitable(**_ELEMENTS)(cpu.make_run(spec.rule, spec.layout))
+    function = named_by_contents(cpu.make_run(spec.rule, spec.layout))
+    loop: Callable[..., None] = register_jitable(**_ELEMENTS)(function)
     return loop
 
 

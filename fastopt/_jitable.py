@@ -14,6 +14,7 @@ from numba.np.numpy_support import as_dtype
 from . import _compile
 from ._functions import check_step, update_arrays
 from ._method import Method
+from ._names import named_by_contents
 from ._optimizer import Optimizer
 
 
@@ -116,7 +117,7 @@ def jitable(optimizer: type[Optimizer], **hyperparameters: Any) -> Callable[...,
                         raise ValueError("no two arrays of an update may share memory")
             run(addresses, size, _cast(scalars(float(step), float(lr)), cast))
 
-        return implementation
+        return named_by_contents(implementation)
 
     return update
 

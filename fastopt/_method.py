@@ -17,6 +17,7 @@ from numba.extending import register_jitable
 
 from . import _hyper
 from ._compile import EXACT, Spec
+from ._names import named_by_contents
 
 Rule = Callable[..., Any]
 
@@ -33,7 +34,7 @@ def _compose(
 
     Cached, because kernels are: one rule is one function object.
     """
-    inner = make(**dict(flags))
+    inner = named_by_contents(make(**dict(flags)))
     if not (coupled or decoupled or maximize):
         return inner
     inner = register_jitable(inner)
@@ -47,7 +48,7 @@ def _compose(
             p = s[0] * p
         return inner(s[1:], g, p, *state)
 
-    return rule
+    return named_by_contents(rule)
 
 
 class Method:
@@ -180,14 +181,13 @@ class Method:
         numbers, wrapped, decoupled = self._numbers, self._wrapped, self.decoupled
         weight_decay = self.weight_decay
 
-        @register_jitable(**EXACT)
         def values(step, lr):
             own = scalars(step, lr, *numbers)
             if wrapped:
                 return (1.0 - lr * weight_decay if decoupled else weight_decay, *own)
             return own
 
-        return values
+        return register_jitable(**EXACT)(named_by_contents(values))
 
     def describe(self) -> Iterator[tuple[str, Any]]:
         """Yield the name and the value of every hyperparameter."""
