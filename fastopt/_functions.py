@@ -38,8 +38,8 @@ def as_function(cls: type[Any]) -> Callable[..., Array]:
         if callable(method.lr):
             raise TypeError(f"{name}() takes a number as lr: call the schedule yourself")
         active = method.active_states()
-        complete = active == every[: len(states)] and all(state is not None for state in states)
-        if not complete or any(state is not None for state in rest):
+        prefix = len(states) == len(active) and active == every[: len(states)]
+        if not prefix or any(state is None for state in states) or any(state is not None for state in rest):
             states = _check_states(name, every, active, (*states, *rest))
         update_arrays(method, (g, p, *states), ("g", "p", *active), step)
         return p
@@ -80,7 +80,7 @@ def _check_states(
 def update_arrays(method: Method, arrays: Sequence[Any], names: Sequence[str], step: int) -> None:
     """Check the gradient, the parameter and the states, in this order, and update them."""
     p = arrays[1]
-    if not isinstance(p, np.ndarray) or p.dtype.char not in "fd":
+    if not isinstance(p, np.ndarray) or p.dtype.char not in "fd" or not p.dtype.isnative:
         _check_closely(arrays, names)
     spec = method.spec(p.dtype)
     values = np.empty(spec.scalars, p.dtype)

@@ -86,14 +86,14 @@ def jitable(optimizer: type[Optimizer], **hyperparameters: Any) -> Callable[...,
     scalars = method.compiled_values()
 
     def update(*arguments: Any) -> None:
-        *arrays, step, lr = _expect(names, arguments)
+        *arrays, step, lr = _expect(names, arguments, TypeError)
         timed: Method = with_hyperparameters(optimizer, **hyperparameters | {"lr": lr})
         p, g, *states = arrays
         update_arrays(timed, (g, p, *states), ("g", "p", *names[2:]), check_step(step))
 
     @overload(update, jit_options=_compile.EXACT, strict=False)
     def _update(*arguments: Any) -> Any:
-        dtype = _check_types(names, _expect(names, arguments))
+        dtype = _check_types(names, _expect(names, arguments, NumbaTypeError))
         run = _compile.run(method.spec(dtype))
         itemsize = dtype.itemsize
         cast = np.float32 if dtype == np.float32 else np.float64
@@ -155,10 +155,10 @@ def _cast(typingctx: Any, values: Any, cast: Any) -> Any:
     return result(values, cast), codegen
 
 
-def _expect(names: tuple[str, ...], arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+def _expect(names: tuple[str, ...], arguments: tuple[Any, ...], error: type[Exception]) -> tuple[Any, ...]:
     if len(arguments) != len(names) + 2:
         wanted = ", ".join([*names, "step", "lr"])
-        raise NumbaTypeError(f"the update takes {wanted} by position; got {len(arguments)} arguments")
+        raise error(f"the update takes {wanted} by position; got {len(arguments)} arguments")
     return arguments
 
 

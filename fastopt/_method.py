@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
@@ -197,7 +198,7 @@ class Method:
 
 @functools.cache
 def _packer(code: str, count: int) -> struct.Struct:
-    return struct.Struct(f"{count}{code}")
+    return struct.Struct(f"={count}{code}")  # "=": without it, numbers that are too large become infinite
 
 
 def pack(values: tuple[float, ...], out: np.ndarray[Any, np.dtype[Any]]) -> None:
@@ -206,11 +207,14 @@ def pack(values: tuple[float, ...], out: np.ndarray[Any, np.dtype[Any]]) -> None
     Raises
     ------
     ValueError
-        If one is finite and too large for the dtype.
+        If one is too large for the dtype.
     """
     try:
         _packer(out.dtype.char, len(values)).pack_into(out.data, 0, *values)
+        too_large = math.inf in values
     except OverflowError:
+        too_large = True
+    if too_large:
         raise ValueError(
             f"the hyperparameters give the scalars {values}, of which one is too large for {out.dtype}"
-        ) from None
+        )

@@ -21,7 +21,10 @@ CASES = [
     ("RMSprop", {"beta": 0.99, "eps": 1e-6, "eps_root": 0.0}),
     ("RMSprop", {"centered": True, "eps_root": 1e-3}),
     ("RMSprop", {"momentum": 0.9}),
-    ("RMSprop", {"centered": True, "momentum": 0.5, "eps_root": 1e-3, "weight_decay": 0.1, "decoupled": True}),
+    (
+        "RMSprop",
+        {"centered": True, "momentum": 0.5, "eps_root": 1e-3, "weight_decay": 0.1, "decoupled": True},
+    ),
     ("Adam", {}),
     ("Adam", {"betas": (0.5, 0.9), "eps": 0.0, "eps_root": 1e-8}),
     ("Adam", {"eps": 0.0, "eps_hat": 1e-7}),

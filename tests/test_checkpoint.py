@@ -1,0 +1,137 @@
+"""state_dict and load_state_dict: the same bits as an unbroken run; a wrong checkpoint changes nothing."""
+
+import numpy as np
+import pytest
+
+import fastopt
+
+from .cases import CASES, make, name_of, random
+
+
+def through_dict(saved, tmp_path):
+    return saved
+
+
+def through_file(saved, tmp_path):
+    np.savez(tmp_path / "saved.npz", **saved)
+    return np.load(tmp_path / "saved.npz", allow_pickle=False)
+
+
+STRUCTURES = {
+    "array": lambda arrays: arrays[0],
+    "list": list,
+    "dict": lambda arrays: dict(zip(["w", "layer/b"], arrays, strict=True)),
+}
+
+
+@pytest.mark.parametrize("case", CASES, ids=name_of)
+@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize("way", [through_dict, through_file])
+def test_resumed_equals_unbroken(case, structure, way, tmp_path):
+    arrange = STRUCTURES[structure]
+    arrays = [random((7, 3), np.float32, 1), random(5, np.float64, 2)]
+    resumed = [a.copy() for a in arrays]
+    grads = [[random(a.shape, a.dtype, 10 * k + j) for j, a in enumerate(arrays)] for k in range(6)]
+    opt = make(case, arrange(arrays))
+    for g in grads:
+        opt.step(arrange(g))
+
+    first = make(case, arrange(resumed))
+    for g in grads[:3]:
+        first.step(arrange(g))
+    second = getattr(fastopt, case[0])(arrange(resumed), **options(case))
+    second.load_state_dict(way(first.state_dict(), tmp_path))
+    assert second.step_count == 3
+    assert list(second.describe()) == list(first.describe())
+    for g in grads[3:]:
+        second.step(arrange(g))
+    count = 1 if structure == "array" else 2
+    for a, b in zip(arrays[:count], resumed[:count], strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def options(case):
+    """Only what decides which states there are: the rest must come from the checkpoint."""
+    return {k: v for k, v in case[1].items() if k in ("centered", "momentum")}
+
+
+def test_a_checkpoint_is_a_copy():
+    opt = fastopt.Momentum(np.zeros(3))
+    saved = opt.state_dict()
+    opt.step(np.ones(3))
+    assert saved["step"] == 0
+    assert (saved["v"] == 0).all()
+
+
+def test_it_holds_plain_numbers_and_arrays():
+    saved = fastopt.Adam({"a": np.zeros(3)}, lr=0.5).state_dict()
+    assert {k: type(v) for k, v in saved.items() if not k.startswith(("m/", "v/"))} == {
+        "optimizer": str,
+        "step": int,
+        "lr": float,
+        "betas": tuple,
+        "eps": float,
+        "eps_root": float,
+        "eps_hat": float,
+        "weight_decay": float,
+        "decoupled": bool,
+        "maximize": bool,
+    }
+    assert type(saved["m/a"]) is type(saved["v/a"]) is np.ndarray
+
+
+def test_a_schedule_is_not_saved_and_stays():
+    p = np.zeros(3)
+    opt = fastopt.GD(p, lr=lambda step: 1.0)
+    saved = opt.state_dict()
+    assert "lr" not in saved
+    opt.load_state_dict(saved)
+    opt.load_state_dict(saved | {"lr": 0.5})
+    opt.step(np.ones(3))
+    assert (p == -1).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"optimizer": "AdamW"}, ValueError, ["Adam", "AdamW"]),
+        ({"optimizer": None}, ValueError, ["Adam"]),
+        ({"m": None}, ValueError, ["lacks", "'m'"]),
+        ({"eps": None}, ValueError, ["lacks", "'eps'"]),
+        ({"step": None}, ValueError, ["lacks", "'step'"]),
+        ({"extra": 1}, ValueError, ["'extra'"]),
+        ({"step": -1}, ValueError, ["step", ">= 0", "-1"]),
+        ({"step": 1.5}, ValueError, ["step", "1.5"]),
+        ({"m": np.zeros(4)}, ValueError, ["m", "(3,)", "(4,)"]),
+        ({"v": np.zeros(3, np.float32)}, TypeError, ["v", "float64", "float32"]),
+        ({"v": np.zeros(3, object)}, TypeError, ["v", "object"]),
+        ({"betas": (0.5, 2.0)}, ValueError, ["betas[1]", "[0, 1)", "2"]),
+        ({"lr": -1.0}, ValueError, ["lr", "-1"]),
+    ],
+)
+def test_a_wrong_checkpoint_changes_nothing(changes, error, words):
+    p = np.zeros(3)
+    opt = fastopt.Adam(p)
+    opt.step(np.ones(3))
+    before = opt.state_dict()
+    bad = opt.state_dict()
+    bad["m"] = bad["m"] + 1
+    bad["lr"] = 0.25
+    bad.update(changes)
+    bad = {k: v for k, v in bad.items() if v is not None}
+    with pytest.raises(error) as caught:
+        opt.load_state_dict(bad)
+    for word in words:
+        assert word in str(caught.value)
+    after = opt.state_dict()
+    assert before.keys() == after.keys()
+    for key, value in before.items():
+        np.testing.assert_array_equal(after[key], value)
+
+
+def test_a_checkpoint_with_other_states_is_refused():
+    saved = fastopt.RMSprop(np.zeros(3), centered=True).state_dict()
+    opt = fastopt.RMSprop(np.zeros(3))
+    with pytest.raises(ValueError, match="mu"):
+        opt.load_state_dict(saved)
+    assert not opt.centered

@@ -1,0 +1,307 @@
+"""Each convention held against its owner: PyTorch and Optax run, Keras by its published equations."""
+
+import inspect
+import itertools
+import warnings
+
+import numpy as np
+import pytest
+
+import fastopt
+
+DRAWS, STEPS, SIZE = 6, 10, 257
+DTYPES = [np.float32, np.float64]
+# Ten steps of a dozen roundings each, in another order than the owner's; relative to values of order one.
+TOLERANCE = {np.float32: 1e-5, np.float64: 1e-13}
+
+
+def draw(seed):
+    """Return hyperparameters at random, within what every framework takes."""
+    rng = np.random.default_rng(seed)
+    return {
+        "lr": 10 ** rng.uniform(-4, -1),
+        "beta": rng.uniform(0.1, 0.99),
+        "betas": (rng.uniform(0.1, 0.95), rng.uniform(0.5, 0.999)),
+        "eps": 10 ** rng.uniform(-8, -3),
+        "weight_decay": rng.uniform(0.01, 0.5),
+        "momentum": rng.uniform(0.1, 0.95),
+        "maximize": bool(seed % 2),
+        "nesterov": bool(seed // 2 % 2),
+    }
+
+
+def data(seed, dtype):
+    """Return a parameter and gradients; none is near zero, where RMSprop and Adam turn rounding into steps."""
+    rng = np.random.default_rng(1000 + seed)
+    grads = rng.uniform(0.2, 1, (STEPS, SIZE)) * rng.choice([-1, 1], (STEPS, SIZE))
+    return rng.normal(size=SIZE).astype(dtype), grads.astype(dtype)
+
+
+def run(owner, name, dtype, seed, **changed):
+    p, grads = data(seed, dtype)
+    opt = getattr(fastopt, name)(p, **(dict(fastopt.conventions[owner][name]) | changed))
+    for g in grads:
+        opt.step(g)
+    return p
+
+
+def check(actual, expected, dtype):
+    np.testing.assert_allclose(actual, expected, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
+
+
+every_draw = pytest.mark.parametrize(("seed", "dtype"), list(itertools.product(range(DRAWS), DTYPES)))
+
+
+# PyTorch
+
+
+@pytest.fixture(scope="module")
+def torch():
+    return pytest.importorskip("torch", reason="needs the extra `peers`")
+
+
+def run_torch(torch, cls, dtype, seed, **kwargs):
+    start, grads = data(seed, dtype)
+    p = torch.from_numpy(start).requires_grad_()
+    opt = cls([p], **kwargs)
+    for g in grads:
+        p.grad = torch.from_numpy(g)
+        opt.step()
+    return p.detach().numpy()
+
+
+@every_draw
+def test_torch_sgd(torch, seed, dtype):
+    h = draw(seed)
+    shared = {k: h[k] for k in ("lr", "weight_decay", "maximize")}
+    check(run("torch", "GD", dtype, seed, **shared), run_torch(torch, torch.optim.SGD, dtype, seed, **shared), dtype)
+    check(
+        run("torch", "Momentum", dtype, seed, **shared, beta=h["momentum"], nesterov=h["nesterov"]),
+        run_torch(torch, torch.optim.SGD, dtype, seed, **shared, momentum=h["momentum"], nesterov=h["nesterov"]),
+        dtype,
+    )
+
+
+@every_draw
+@pytest.mark.parametrize("momentum", [False, True])
+@pytest.mark.parametrize("centered", [False, True])
+def test_torch_rmsprop(torch, seed, dtype, momentum, centered):
+    h = draw(seed)
+    shared = {k: h[k] for k in ("lr", "weight_decay", "maximize")} | {"centered": centered, "eps": h["eps"]}
+    if centered:
+        # PyTorch has no floor under the variance; one step in, with beta from one half up, it is far from zero.
+        h["beta"] = max(h["beta"], 0.5)
+    shared["momentum"] = h["momentum"] if momentum else 0.0
+    check(
+        run("torch", "RMSprop", dtype, seed, **shared, beta=h["beta"]),
+        run_torch(torch, torch.optim.RMSprop, dtype, seed, **shared, alpha=h["beta"]),
+        dtype,
+    )
+
+
+@every_draw
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("name", ["Adam", "AdamW"])
+def test_torch_adam(torch, seed, dtype, fused, name):
+    h = draw(seed)
+    shared = {k: h[k] for k in ("lr", "betas", "eps", "weight_decay", "maximize")}
+    theirs = run_torch(torch, getattr(torch.optim, name), dtype, seed, **shared, fused=fused)
+    check(run("torch", name, dtype, seed, **shared), theirs, dtype)
+
+
+def test_torch_defaults(torch):
+    def defaults(cls):
+        return {k: p.default for k, p in inspect.signature(cls).parameters.items()}
+
+    ours = fastopt.conventions["torch"]
+    theirs = defaults(torch.optim.SGD)
+    assert ours["GD"]["lr"] == ours["Momentum"]["lr"] == theirs["lr"]
+    assert ours["Momentum"]["dampening"] == theirs["dampening"]
+    theirs = defaults(torch.optim.RMSprop)
+    assert [ours["RMSprop"][k] for k in ("lr", "beta", "eps")] == [theirs[k] for k in ("lr", "alpha", "eps")]
+    for name in ("Adam", "AdamW"):
+        theirs = defaults(getattr(torch.optim, name))
+        complete = dict(fastopt.Adam.hyperparameters) | dict(ours[name])
+        assert {k: complete[k] for k in ("lr", "betas", "eps", "weight_decay")} == {
+            k: theirs[k] for k in ("lr", "betas", "eps", "weight_decay")
+        }
+
+
+# Optax
+
+
+@pytest.fixture(scope="module")
+def optax():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pytest.importorskip("jax", reason="needs the extra `peers`")
+        optax = pytest.importorskip("optax", reason="needs the extra `peers`")
+        import jax
+
+        before = jax.config.jax_enable_x64
+        jax.config.update("jax_enable_x64", True)
+        yield optax
+        jax.config.update("jax_enable_x64", before)
+
+
+def run_optax(optax, transformation, dtype, seed):
+    import jax.numpy as jnp
+
+    start, grads = data(seed, dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        p = jnp.asarray(start)
+        state = transformation.init(p)
+        for g in grads:
+            updates, state = transformation.update(jnp.asarray(g), state, p)
+            p = optax.apply_updates(p, updates)
+        assert p.dtype == dtype
+        return np.asarray(p)
+
+
+@every_draw
+def test_optax_sgd(optax, seed, dtype):
+    h = draw(seed)
+    check(run("optax", "GD", dtype, seed, lr=h["lr"]), run_optax(optax, optax.sgd(h["lr"]), dtype, seed), dtype)
+    check(
+        run("optax", "Momentum", dtype, seed, lr=h["lr"], beta=h["momentum"], nesterov=h["nesterov"]),
+        run_optax(optax, optax.sgd(h["lr"], momentum=h["momentum"], nesterov=h["nesterov"]), dtype, seed),
+        dtype,
+    )
+
+
+@every_draw
+@pytest.mark.parametrize("momentum", [False, True])
+@pytest.mark.parametrize("centered", [False, True])
+def test_optax_rmsprop(optax, seed, dtype, momentum, centered):
+    h = draw(seed)
+    rho = h["momentum"] if momentum else 0.0
+    beta = max(h["beta"], 0.5)
+    ours = run("optax", "RMSprop", dtype, seed, lr=h["lr"], beta=beta, eps_root=h["eps"], centered=centered, momentum=rho)
+    theirs = optax.rmsprop(h["lr"], decay=beta, eps=h["eps"], centered=centered, momentum=rho or None)
+    check(ours, run_optax(optax, theirs, dtype, seed), dtype)
+
+
+@every_draw
+@pytest.mark.parametrize("name", ["Adam", "AdamW"])
+def test_optax_adam(optax, seed, dtype, name):
+    h = draw(seed)
+    theirs = {"learning_rate": h["lr"], "b1": h["betas"][0], "b2": h["betas"][1], "eps": h["eps"], "eps_root": 1e-6}
+    ours = {k: h[k] for k in ("lr", "betas", "eps")} | {"eps_root": 1e-6}
+    if name == "AdamW":
+        theirs["weight_decay"] = ours["weight_decay"] = h["weight_decay"]
+    check(
+        run("optax", name, dtype, seed, **ours),
+        run_optax(optax, getattr(optax, name.lower())(**theirs), dtype, seed),
+        dtype,
+    )
+
+
+def test_optax_defaults(optax):
+    ours = fastopt.conventions["optax"]
+    theirs = inspect.signature(optax.rmsprop).parameters
+    assert (ours["RMSprop"]["beta"], ours["RMSprop"]["eps_root"]) == (theirs["decay"].default, theirs["eps"].default)
+    assert theirs["eps_in_sqrt"].default is True
+    for name in ("Adam", "AdamW"):
+        theirs = inspect.signature(getattr(optax, name.lower())).parameters
+        assert ours[name]["betas"] == (theirs["b1"].default, theirs["b2"].default)
+        assert (ours[name]["eps"], ours[name]["eps_root"]) == (theirs["eps"].default, theirs["eps_root"].default)
+    assert ours["AdamW"]["weight_decay"] == theirs["weight_decay"].default
+
+
+# Keras 3: the equations of keras/src/optimizers/{sgd,rmsprop,adam}.py, in float64
+
+
+def keras_sgd(p, grads, lr, momentum=0.0, nesterov=False):
+    velocity = np.zeros_like(p)
+    for g in grads:
+        velocity = momentum * velocity - lr * g
+        p = p + (momentum * velocity - lr * g if nesterov else velocity)
+    return p
+
+
+def keras_rmsprop(p, grads, lr, rho=0.9, momentum=0.0, epsilon=1e-7, centered=False):
+    velocity, average, moment = np.zeros_like(p), np.zeros_like(p), np.zeros_like(p)
+    for g in grads:
+        velocity = rho * velocity + (1 - rho) * g**2
+        if centered:
+            average = rho * average + (1 - rho) * g
+        denominator = velocity - average**2 + epsilon
+        moment = momentum * moment + lr * g / np.sqrt(denominator)
+        p = p - moment
+    return p
+
+
+def keras_adam(p, grads, lr, beta_1=0.9, beta_2=0.999, epsilon=1e-7, weight_decay=0.0):
+    m, v = np.zeros_like(p), np.zeros_like(p)
+    for t, g in enumerate(grads, start=1):
+        p = p - p * weight_decay * lr
+        alpha = lr * np.sqrt(1 - beta_2**t) / (1 - beta_1**t)
+        m = m + (g - m) * (1 - beta_1)
+        v = v + (g**2 - v) * (1 - beta_2)
+        p = p - m * alpha / (np.sqrt(v) + epsilon)
+    return p
+
+
+def exact(seed, dtype):
+    p, grads = data(seed, dtype)
+    return p.astype(np.float64), grads.astype(np.float64)
+
+
+@every_draw
+def test_keras_sgd(seed, dtype):
+    h = draw(seed)
+    check(run("keras", "GD", dtype, seed, lr=h["lr"]), keras_sgd(*exact(seed, dtype), h["lr"]), dtype)
+    check(
+        run("keras", "Momentum", dtype, seed, lr=h["lr"], beta=h["momentum"], nesterov=h["nesterov"]),
+        keras_sgd(*exact(seed, dtype), h["lr"], h["momentum"], h["nesterov"]),
+        dtype,
+    )
+
+
+@every_draw
+@pytest.mark.parametrize("momentum", [False, True])
+@pytest.mark.parametrize("centered", [False, True])
+def test_keras_rmsprop(seed, dtype, momentum, centered):
+    h = draw(seed)
+    rho = h["momentum"] if momentum else 0.0
+    beta = max(h["beta"], 0.5)
+    ours = run("keras", "RMSprop", dtype, seed, lr=h["lr"], beta=beta, eps_root=h["eps"], centered=centered, momentum=rho)
+    check(ours, keras_rmsprop(*exact(seed, dtype), h["lr"], beta, rho, h["eps"], centered), dtype)
+
+
+@every_draw
+@pytest.mark.parametrize("name", ["Adam", "AdamW"])
+def test_keras_adam(seed, dtype, name):
+    h = draw(seed)
+    ours = {"lr": h["lr"], "betas": h["betas"], "eps_hat": h["eps"]}
+    if name == "AdamW":
+        ours["weight_decay"] = h["weight_decay"]
+    theirs = keras_adam(*exact(seed, dtype), h["lr"], *h["betas"], h["eps"], ours.get("weight_decay", 0.0))
+    check(run("keras", name, dtype, seed, **ours), theirs, dtype)
+
+
+def test_keras_epsilon_is_not_the_papers():
+    """A large epsilon tells the two apart, so this cannot pass with either in place of the other."""
+    p, grads = exact(0, np.float64)
+    theirs = keras_adam(p, grads, 0.1, epsilon=0.1)
+    check(run("keras", "Adam", np.float64, 0, lr=0.1, eps_hat=0.1), theirs, np.float64)
+    assert np.max(np.abs(run("torch", "Adam", np.float64, 0, lr=0.1, eps=0.1) - theirs)) > 0.01
+
+
+# All
+
+
+def test_every_convention_makes_an_optimizer():
+    for by_class in fastopt.conventions.values():
+        for name, kwargs in by_class.items():
+            opt = getattr(fastopt, name)(np.zeros(3), **kwargs)
+            opt.step(np.ones(3))
+            assert np.isfinite(opt.params).all()
+
+
+def test_conventions_cannot_be_changed():
+    with pytest.raises(TypeError):
+        fastopt.conventions["torch"]["Adam"]["lr"] = 1.0
+    with pytest.raises(TypeError):
+        fastopt.conventions["mine"] = {}
