@@ -55,9 +55,7 @@ def against_torch() -> list[bool]:
         }
         t = measure(functions, rounds)
         detail = ", ".join(f"{k} {v * 1e6:.1f} µs" for k, v in t.items())
-        kept.append(
-            report(f"2^{log2} float32 Adam: PyTorch fused / step", promise, t["torch"] / t["step"], detail)
-        )
+        kept.append(report(f"2^{log2} float32 Adam: PyTorch fused / step", promise, t["torch"] / t["step"], detail))
         if log2 == 25:
             kept.append(report("2^25 float32 Adam: streaming / step", 0.97, t["stream"] / t["step"], detail))
     return kept
@@ -85,9 +83,7 @@ def many_tensors() -> list[bool]:
     detail = ", ".join(f"{k} {v * 1e6:.1f} µs" for k, v in t.items())
     return [
         report("1000 x 64 Adam: PyTorch fused / bound step", 50, t["torch"] / t["bound"], detail),
-        report(
-            "1000 x 64 Adam: PyTorch fused / step of new gradients", 10, t["torch"] / t["unbound"], detail
-        ),
+        report("1000 x 64 Adam: PyTorch fused / step of new gradients", 10, t["torch"] / t["unbound"], detail),
     ]
 
 
@@ -119,11 +115,7 @@ def growth() -> list[bool]:
     per_element = {log2: seconds / 2**log2 * 1e9 for log2, seconds in t.items()}
     detail = ", ".join(f"2^{k} {v:.3f}" for k, v in per_element.items())
     ratio = max(per_element.values()) / min(per_element.values())
-    return [
-        report(
-            "2^22 to 2^27 float32 Adam: slowest / fastest element", 1.3, ratio, f"ns: {detail}", at_most=True
-        )
-    ]
+    return [report("2^22 to 2^27 float32 Adam: slowest / fastest element", 1.3, ratio, f"ns: {detail}", at_most=True)]
 
 
 def start() -> list[bool]:
@@ -138,9 +130,7 @@ def start() -> list[bool]:
             taken.append(time.perf_counter() - begin)
     numba, ours = (statistics.median(taken) for taken in times.values())
     detail = f"import numba {numba:.3f} s, fastopt {ours:.3f} s"
-    return [
-        report("a process: import and one Adam step / import numba", 2, ours / numba, detail, at_most=True)
-    ]
+    return [report("a process: import and one Adam step / import numba", 2, ours / numba, detail, at_most=True)]
 
 
 if __name__ == "__main__":

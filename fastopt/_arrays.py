@@ -45,15 +45,12 @@ class Structure(NamedTuple):
         """
         if self.kind == "array":
             if isinstance(given, (Mapping, list, tuple)):
-                raise TypeError(
-                    f"{name} must be one array, as params is; got a {type(given).__name__} of {len(given)}"
-                )
+                raise TypeError(f"{name} must be one array, as params is; got a {type(given).__name__} of {len(given)}")
             return (given,)
         if self.kind == "sequence":
             if isinstance(given, (Mapping, np.ndarray, str)) or not isinstance(given, Iterable):
                 raise TypeError(
-                    f"{name} must be a sequence of {len(self.keys)} arrays, as params is; "
-                    f"got {_describe(given)}"
+                    f"{name} must be a sequence of {len(self.keys)} arrays, as params is; got {_describe(given)}"
                 )
             arrays = given if isinstance(given, (list, tuple)) else list(given)
             if len(arrays) != len(self.keys):
@@ -85,14 +82,10 @@ def flatten(name: str, given: Any) -> tuple[Structure, list[Any]]:
         return Structure("mapping", tuple(given)), list(given.values())
     if isinstance(given, Iterable) and not isinstance(given, (str, bytes)):
         if hasattr(given, "__array__"):
-            raise TypeError(
-                f"{name} must be a numpy.ndarray, a sequence or a mapping of them, got {_describe(given)}"
-            )
+            raise TypeError(f"{name} must be a numpy.ndarray, a sequence or a mapping of them, got {_describe(given)}")
         arrays = list(given)
         return Structure("sequence", tuple(range(len(arrays)))), arrays
-    raise TypeError(
-        f"{name} must be a numpy.ndarray, a sequence or a mapping of them, got {_describe(given)}"
-    )
+    raise TypeError(f"{name} must be a numpy.ndarray, a sequence or a mapping of them, got {_describe(given)}")
 
 
 def check_array(name: str, array: Any, *, written: bool) -> None:

@@ -50,8 +50,7 @@ conventions: Mapping[str, Mapping[str, Arguments]] = MappingProxyType(
                 "Momentum": {"dampening": 0.0},
                 "RMSprop": {"beta": 0.9, "eps": 0.0, "eps_root": 1e-8},
                 "Adam": {k: v for k, v in _ADAM.items() if k != "lr"},
-                "AdamW": {k: v for k, v in _ADAM.items() if k != "lr"}
-                | {"weight_decay": 1e-4, "decoupled": True},
+                "AdamW": {k: v for k, v in _ADAM.items() if k != "lr"} | {"weight_decay": 1e-4, "decoupled": True},
             }
         ),
         "keras": _frozen(

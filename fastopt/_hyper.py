@@ -55,9 +55,7 @@ def _number(name: str, value: Any) -> float:
     return float(value)
 
 
-def in_range(
-    name: str, value: Any, low: float, high: float, *, low_in: bool = True, high_in: bool = True
-) -> float:
+def in_range(name: str, value: Any, low: float, high: float, *, low_in: bool = True, high_in: bool = True) -> float:
     """Return `value` as a float.
 
     Raises

@@ -215,6 +215,4 @@ def pack(values: tuple[float, ...], out: np.ndarray[Any, np.dtype[Any]]) -> None
     except OverflowError:
         too_large = True
     if too_large:
-        raise ValueError(
-            f"the hyperparameters give the scalars {values}, of which one is too large for {out.dtype}"
-        )
+        raise ValueError(f"the hyperparameters give the scalars {values}, of which one is too large for {out.dtype}")

@@ -166,9 +166,7 @@ def minimize(
                 _stop(best, 0, f"the gradient is within tol: {norm:.3g} <= {tol:g} after {nit} updates")
                 break
             if moved <= step_tol and step_tol > 0:
-                _stop(
-                    best, 1, f"the step is within step_tol: {moved:.3g} <= {step_tol:g} after {nit} updates"
-                )
+                _stop(best, 1, f"the step is within step_tol: {moved:.3g} <= {step_tol:g} after {nit} updates")
                 break
             if nit == max_iter:
                 _stop(best, 2, f"{max_iter} updates were made; the gradient is {norm:.3g} > {tol:g}")

@@ -137,9 +137,7 @@ class Group:
                 raise ValueError(f"{name} was resized since the optimizer was made")
             check_array(self.label("grads", t), grads[t], written=False)
             check_like(self.label("grads", t), grads[t], name, p)
-        named += [
-            (f"state of {self.label('params', t)}", a) for row in self.states for t, a in enumerate(row)
-        ]
+        named += [(f"state of {self.label('params', t)}", a) for row in self.states for t, a in enumerate(row)]
         check_disjoint([*named, *((self.label("grads", t), g) for t, g in enumerate(grads))])
         self.work[2] = [g.ctypes.data for g in grads]
 

@@ -74,9 +74,7 @@ def load(typingctx, addresses, i, layout):
 def store(typingctx, addresses, i, values, layout):
     """Write `values` to element `i` of every array but the first: the gradient is only read."""
     arrays = [dtype.dtype for dtype in layout]
-    if len(values) != len(arrays) - 1 or any(
-        value != array for value, array in zip(values, arrays[1:], strict=True)
-    ):
+    if len(values) != len(arrays) - 1 or any(value != array for value, array in zip(values, arrays[1:], strict=True)):
         raise TypeError(f"a rule returned {values} where the arrays hold {arrays[1:]}")
 
     def codegen(context, builder, signature, args):

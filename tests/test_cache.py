@@ -52,9 +52,7 @@ def test_no_llvm_in_a_second_process(run_script, tmp_path, call, what):
 @pytest.fixture
 def copied(tmp_path):
     """Return a copy of the package in a folder of its own, which becomes the first to be imported."""
-    shutil.copytree(
-        Path(fastopt.__file__).parent, tmp_path / "fastopt", ignore=shutil.ignore_patterns("__pycache__")
-    )
+    shutil.copytree(Path(fastopt.__file__).parent, tmp_path / "fastopt", ignore=shutil.ignore_patterns("__pycache__"))
     return tmp_path / "fastopt"
 
 

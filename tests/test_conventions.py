@@ -177,7 +177,9 @@ def test_optax_rmsprop(optax, seed, dtype, momentum, centered):
     h = draw(seed)
     rho = h["momentum"] if momentum else 0.0
     beta = max(h["beta"], 0.5)
-    ours = run("optax", "RMSprop", dtype, seed, lr=h["lr"], beta=beta, eps_root=h["eps"], centered=centered, momentum=rho)
+    ours = run(
+        "optax", "RMSprop", dtype, seed, lr=h["lr"], beta=beta, eps_root=h["eps"], centered=centered, momentum=rho
+    )
     theirs = optax.rmsprop(h["lr"], decay=beta, eps=h["eps"], centered=centered, momentum=rho or None)
     check(ours, run_optax(optax, theirs, dtype, seed), dtype)
 
@@ -266,7 +268,9 @@ def test_keras_rmsprop(seed, dtype, momentum, centered):
     h = draw(seed)
     rho = h["momentum"] if momentum else 0.0
     beta = max(h["beta"], 0.5)
-    ours = run("keras", "RMSprop", dtype, seed, lr=h["lr"], beta=beta, eps_root=h["eps"], centered=centered, momentum=rho)
+    ours = run(
+        "keras", "RMSprop", dtype, seed, lr=h["lr"], beta=beta, eps_root=h["eps"], centered=centered, momentum=rho
+    )
     check(ours, keras_rmsprop(*exact(seed, dtype), h["lr"], beta, rho, h["eps"], centered), dtype)
 
 

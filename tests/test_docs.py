@@ -44,9 +44,7 @@ def test_functions(name):
 
 @pytest.mark.parametrize("name", ["MinimizeResult", "Optimizer", "info", "jitable", "minimize"])
 def test_the_rest(name):
-    assert sections(getattr(fastopt, name)) >= {"Raises"} - (
-        {"Raises"} if name == "MinimizeResult" else set()
-    )
+    assert sections(getattr(fastopt, name)) >= {"Raises"} - ({"Raises"} if name == "MinimizeResult" else set())
     assert sections(getattr(fastopt, name)) & {"Parameters", "Returns", "Attributes"}
 
 

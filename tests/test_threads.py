@@ -53,9 +53,7 @@ def layer(request, run_script):
         pytest.skip(f"the threading layer {name} cannot be loaded here")
 
     def run(script, **environment):
-        return run_script(
-            SETUP + script, NUMBA_THREADING_LAYER=name, **({"NUMBA_NUM_THREADS": 2} | environment)
-        )
+        return run_script(SETUP + script, NUMBA_THREADING_LAYER=name, **({"NUMBA_NUM_THREADS": 2} | environment))
 
     return run
 

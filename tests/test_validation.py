@@ -278,9 +278,7 @@ def wrong_values():
             elif isinstance(default, tuple):
                 yield from ((name, hyper, (0.5, value), ValueError) for value in [*NUMBERS, 1, 1.5])
                 yield from ((name, hyper, (value, 0.5), ValueError) for value in [*NUMBERS, 1, 1.5])
-                yield from (
-                    (name, hyper, value, TypeError) for value in [0.5, (0.5,), (0.1, 0.2, 0.3), (0.5, "x")]
-                )
+                yield from ((name, hyper, value, TypeError) for value in [0.5, (0.5,), (0.1, 0.2, 0.3), (0.5, "x")])
             else:
                 yield from ((name, hyper, value, ValueError) for value in NUMBERS)
                 kinds = [value for value in WRONG if value is not None or default is not None]

@@ -12,7 +12,7 @@ _COVERED = {
     "jitable": "overhead.Jitable",
     "minimize": "overhead.Minimize",
 }
-_COVERED |= {name: "step.Step" for name in OPTIMIZERS}
+_COVERED |= dict.fromkeys(OPTIMIZERS, "step.Step")
 _COVERED |= {name.lower(): "overhead.Function" for name in OPTIMIZERS}
 
 _missing = set(fastopt.__all__) - set(_COVERED)

@@ -36,9 +36,7 @@ def make_run(rule: Callable[..., Any], layout: tuple[Any, ...]) -> Callable[...,
     return run
 
 
-def make_sweep(
-    run: Callable[..., None], layout: tuple[Any, ...], scalars: tuple[Any, ...]
-) -> Callable[..., None]:
+def make_sweep(run: Callable[..., None], layout: tuple[Any, ...], scalars: tuple[Any, ...]) -> Callable[..., None]:
     """Return the sweep over all tensors of one dtype; compiled serial and parallel.
 
     ``table[k, t]`` is the address of array `k` of tensor `t` (the gradient, the parameter, the
@@ -56,9 +54,7 @@ def make_sweep(
     return sweep
 
 
-def make_direct(
-    run: Callable[..., None], layout: tuple[Any, ...], scalars: tuple[Any, ...]
-) -> Callable[..., int]:
+def make_direct(run: Callable[..., None], layout: tuple[Any, ...], scalars: tuple[Any, ...]) -> Callable[..., int]:
     """Return the check and the update of one small tensor in a single call.
 
     `ids` holds the identities of the gradient, the parameter and the states. Nothing is written

@@ -1,0 +1,67 @@
+"""What LLVM made of the sweeps: packed arithmetic, no wider type, one loop."""
+
+import platform
+import re
+
+import llvmlite.binding as llvm
+import numpy as np
+import pytest
+
+from fastopt import _compile
+from fastopt._optimizer import registry
+
+from .cases import CASES, name_of
+
+features = llvm.get_host_cpu_features()
+pytestmark = pytest.mark.skipif(
+    platform.machine() not in ("x86_64", "AMD64") or not features.get("avx2"),
+    reason="reads x86-64 assembly with AVX2",
+)
+
+# Adam, AdamW and RMSprop have a root and a quotient.
+ROOTED = ("Adam", "AdamW", "RMSprop")
+
+
+def assembly(case, dtype, parallel, monkeypatch):
+    """Return the instructions of a freshly compiled sweep: one from the disk cache has no text."""
+    name, kwargs = case
+    spec = registry[name].with_hyperparameters(**kwargs).spec(np.dtype(dtype))
+    monkeypatch.setattr(_compile._KernelCache, "load_overload", lambda *arguments: None)
+    monkeypatch.setattr(_compile._KernelCache, "save_overload", lambda *arguments: None)
+    kernel = _compile.sweep.__wrapped__(spec, parallel)
+    (text,) = kernel.inspect_asm().values()
+    return re.findall(r"^\s+(v?[a-z]\w+)\s+(.*)$", text, re.MULTILINE)
+
+
+def count(lines, instruction, registers=""):
+    return sum(bool(re.fullmatch(instruction, op)) and registers in operands for op, operands in lines)
+
+
+@pytest.mark.parametrize("case", CASES, ids=name_of)
+@pytest.mark.parametrize(("dtype", "packed", "scalar"), [("float32", "ps", "ss"), ("float64", "pd", "sd")])
+def test_the_loop_is_packed(case, dtype, packed, scalar, monkeypatch):
+    lines = assembly(case, dtype, False, monkeypatch)
+    wide = count(lines, rf"v(mul|add|sub|fn?m(add|sub)\d+){packed}", "%zmm") + count(
+        lines, rf"v(mul|add|sub|fn?m(add|sub)\d+){packed}", "%ymm"
+    )
+    assert wide > 0
+    roots = [count(lines, f"v{op}{packed}") for op in ("sqrt", "div")]
+    assert (min(roots) > 0) == (case[0] in ROOTED), roots
+    # One scalar remainder and no second version of the loop for arrays that might overlap.
+    assert count(lines, f"vsqrt{scalar}") <= 1
+    assert count(lines, f"vdiv{scalar}") <= 1
+
+
+@pytest.mark.parametrize("case", CASES, ids=name_of)
+@pytest.mark.parametrize("parallel", [False, True])
+def test_float32_stays_float32(case, parallel, monkeypatch):
+    lines = assembly(case, "float32", parallel, monkeypatch)
+    assert len(lines) > 50
+    assert count(lines, r"v?cvts[sd]2s[sd]|v?cvtp[sd]2p[sd]") == 0
+    assert count(lines, r"v?(sqrt|div|mul|add|sub)[sp]d") == 0
+
+
+def test_the_count_sees_what_it_should():
+    lines = [("vsqrtps", "%zmm1, %zmm2"), ("vcvtss2sd", "%xmm0, %xmm1"), ("vfmadd213ps", "%ymm0, %ymm1, %ymm2")]
+    assert count(lines, "vsqrtps") == count(lines, r"v?cvts[sd]2s[sd]") == 1
+    assert count(lines, r"v(mul|add|sub|fn?m(add|sub)\d+)ps", "%ymm") == 1
