@@ -113,7 +113,7 @@ class Method:
         return self.states
 
     @classmethod
-    @functools.lru_cache(maxsize=256)
+    @functools.lru_cache(maxsize=256, typed=True)
     def with_hyperparameters(cls, **hyperparameters: Any) -> Method:
         """Return a method with these hyperparameters, a new one only if they are new."""
         method = cls.__new__(cls)

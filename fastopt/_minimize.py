@@ -129,8 +129,8 @@ def minimize(
     ... )
     >>> print(result.message)
     the gradient is within tol: 9.87e-07 <= 1e-06 after 70 updates
-    >>> result.x.round(5)
-    array(3.)
+    >>> result.x
+    array(2.99999951)
     """
     tol = in_range("tol", tol, 0, np.inf, high_in=False)
     step_tol = in_range("step_tol", step_tol, 0, np.inf, high_in=False)
