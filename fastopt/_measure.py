@@ -64,8 +64,13 @@ def _make_stream(states: int) -> Callable[..., Any]:
 def stream(group: Group) -> Callable[[], None]:
     """Return a function that streams over the arrays of a group, reading and writing as a step does.
 
-    Gradients must have been bound or read.
+    Raises
+    ------
+    ValueError
+        If no gradients were bound or read yet.
     """
+    if not group.grads:
+        raise ValueError("the group must have read gradients, got none")
     states = len(group.states)
     spec = _compile.Spec(_make_stream(states), states, 1, group.dtype)
     values = np.full(1, 1e-3, group.dtype)
