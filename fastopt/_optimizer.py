@@ -216,6 +216,15 @@ class Optimizer(Method):
             states[key][...] = array
         self.step_count = step
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy or a pickle needs; addresses and compiled rules are made anew from it."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("_groups", "_rule", "_specs")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._changed()
+        self._groups = self._make_groups()
+
     def __repr__(self) -> str:
         elements = sum(a.size for a in self._arrays)
         dtypes = " and ".join(group.dtype.name for group in self._groups)

@@ -1,5 +1,8 @@
 """state_dict and load_state_dict: the same bits as an unbroken run; a wrong checkpoint changes nothing."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
@@ -53,6 +56,33 @@ def test_resumed_equals_unbroken(case, structure, way, tmp_path):
 def options(case):
     """Only what decides which states there are: the rest must come from the checkpoint."""
     return {k: v for k, v in case[1].items() if k in ("centered", "momentum")}
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda opt: pickle.loads(pickle.dumps(opt))])
+def test_a_copy_has_arrays_of_its_own(duplicate):
+    params = {"a": random((3, 4), np.float32, 1), "b": random(5, np.float64, 2)}
+    grads = {name: random(p.shape, p.dtype, 3) for name, p in params.items()}
+    opt = fastopt.RMSprop(params, centered=True, lr=0.5)
+    opt.step(grads)
+    other = duplicate(opt)
+    before = {name: p.copy() for name, p in params.items()}
+    other.step(grads)
+    for name, p in params.items():
+        assert opt.params[name] is p
+        np.testing.assert_array_equal(p, before[name])
+        assert (other.params[name] != p).any()
+    opt.step(grads)
+    for name, p in params.items():
+        np.testing.assert_array_equal(other.params[name], p)
+        np.testing.assert_array_equal(other.state["mu"][name], opt.state["mu"][name])
+    assert repr(other) == repr(opt)
+
+
+def test_a_shallow_copy_shares_the_arrays():
+    p = np.zeros(3)
+    opt = fastopt.GD(p, lr=1.0)
+    copy.copy(opt).step(np.ones(3))
+    assert (p == -1).all()
 
 
 def test_a_checkpoint_is_a_copy():
