@@ -17,23 +17,25 @@ from ._optimizer import registry
 _SHOWN = (1, 10, 100)
 
 
-def _size(text: str) -> int:
+def size(text: str) -> int:
+    """Return the number that `text` stands for: 1000, 2^24 or 2**24."""
     base, power, exponent = text.replace("**", "^").partition("^")
     try:
-        size = int(base) ** int(exponent) if power else int(base)
+        number = int(base) ** int(exponent) if power else int(base)
     except ValueError:
         raise argparse.ArgumentTypeError(f"must be a number such as 1000000 or 2^24, got {text!r}") from None
-    if size < 1:
+    if number < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {text!r}")
-    return size
+    return number
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="fastopt",
-        description="Run the article's four examples, then measure every optimizer on this machine.",
+        description="Run the article's four examples, then measure every optimizer on this machine. "
+        "'fastopt bench' measures Adam beside its rivals; see 'fastopt bench --help'.",
     )
-    parser.add_argument("--size", type=_size, default=2**24, help="elements per array (default 2^24)")
+    parser.add_argument("--size", type=size, default=2**24, help="elements per array (default 2^24)")
     parser.add_argument("--dtype", choices=["float32", "float64"], default="float32")
     parser.add_argument("--plot", metavar="FILE", help="write the picture of the runs to an image file")
     parser.add_argument("--json", action="store_true", help="print everything as JSON and nothing else")
@@ -42,6 +44,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["bench"]:
+        from ._bench.cli import main as bench  # the rivals are loaded only here
+
+        return bench(arguments[1:])
     options = _parser().parse_args(arguments)
     runs = {name: _article.computed(name) for name in _article.LISTINGS}
     listed = {name: _article.listed(name) for name in _article.LISTINGS}

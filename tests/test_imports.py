@@ -71,7 +71,7 @@ def test_jit_flags_stand_in_one_place(module):
             assert module == "_compile"
         if isinstance(node, ast.Constant) and node.value in flags:
             assert module == "_compile"
-        if isinstance(node, ast.Attribute) and node.attr in ("njit", "jit"):
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in ("numba.njit", "numba.jit"):
             assert module == "_compile"
 
 

@@ -1,0 +1,1 @@
+"""``fastopt bench``: Adam beside its rivals, on the same numbers, in turn."""

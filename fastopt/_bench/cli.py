@@ -1,0 +1,68 @@
+"""The command line of ``fastopt bench``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .._cli import size
+from . import run
+from .peers import PEERS
+
+SIZES = [2**k for k in (0, 6, 10, 12, 14, 16, 18, 20, 22, 24, 26, 27)]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fastopt bench",
+        description="Measure float32 Adam beside its rivals, on one array of each size and on the tensors of real "
+        "models, in turn, and check every rival against the exact equation.",
+    )
+    parser.add_argument("--only", nargs="+", metavar="NAME", choices=PEERS, help=f"some of: {', '.join(PEERS)}")
+    parser.add_argument("--sizes", nargs="*", type=size, default=SIZES, help="elements (default 1 to 2^27)")
+    parser.add_argument("--models", nargs="*", metavar="NAME", choices=run.models(), default=list(run.models()))
+    parser.add_argument("--threads", type=int, help="for everybody (default: all that are allowed)")
+    parser.add_argument("--seconds", type=float, default=6.0, help="how long to measure each case (default 6)")
+    parser.add_argument("--json", metavar="FILE", help="write the figures")
+    parser.add_argument("--plot", metavar="FILE", help="draw them (an image file)")
+    parser.add_argument("--compare", metavar="OLD.json", help="compare with figures written before")
+    parser.add_argument("--factor", type=float, default=1.25, help="how much slower is too slow (default 1.25)")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return the exit status: 1 if a rival is wrong or, with --compare, fastopt slower."""
+    options = _parser().parse_args(arguments)
+    try:
+        from . import report
+    except ImportError as error:
+        print(f"fastopt bench needs {error.name}: pip install 'fastopt[bench]'", file=sys.stderr)
+        return 1
+    old = json.loads(Path(options.compare).read_text()) if options.compare else None
+    peers = list(dict.fromkeys([*run.OWN, *(options.only or PEERS)]))
+    cases = [(f"{count:_}", [[count]]) for count in options.sizes]
+    cases += [(name, run.models()[name]) for name in options.models]
+    threads = run.set_threads(options.threads)
+    run.warm()
+    absent: dict[str, str] = {}
+    rows: list[run.Row] = []
+    for case, shapes in report.progress(cases):
+        rows += run.compare(case, shapes, peers, options.seconds, absent)
+    result = figures(rows, absent, threads)
+    report.table(result)
+    if options.json:
+        Path(options.json).write_text(json.dumps(result, indent=1) + "\n")
+    if options.plot:
+        report.plot(result, options.plot)
+    wrong = [row for row in rows if not row.right]
+    slower = report.comparison(result, old, options.factor) if old else []
+    return int(bool(wrong or slower))
+
+
+def figures(rows: Sequence[run.Row], absent: dict[str, str], threads: int) -> dict[str, Any]:
+    """Return everything that was measured, ready for JSON."""
+    return {"machine": run.header(threads), "absent": absent, "rows": [row._asdict() for row in rows]}

@@ -1,0 +1,155 @@
+"""What was measured, as a table, a picture, and a comparison with earlier figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from .run import OWN, TOLERANCE
+
+T = TypeVar("T")
+_BYTES = 28  # of an Adam step, per float32 element
+
+
+def progress(cases: list[tuple[str, T]]) -> Iterator[tuple[str, T]]:
+    """Yield the cases, with a progress bar on stderr."""
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=len(cases))
+        for case, shapes in cases:
+            bar.update(task, description=case)
+            yield case, shapes
+            bar.advance(task)
+
+
+def by_case(result: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return the rows as ``[case][peer]``."""
+    cases: dict[str, dict[str, dict[str, Any]]] = {}
+    for row in result["rows"]:
+        cases.setdefault(row["case"], {})[row["peer"]] = row
+    return cases
+
+
+def seconds(value: float) -> str:
+    """Return a time with a unit that suits it."""
+    for unit, factor in (("s", 1), ("ms", 1e3)):
+        if value * factor >= 1:
+            return f"{value * factor:.3g} {unit}"
+    return f"{value * 1e6:.3g} µs"
+
+
+def best_peer(row: dict[str, dict[str, Any]]) -> tuple[str, float]:
+    """Return the fastest rival of a case that computes the right thing, and how much longer it takes than fastopt."""
+    rivals = {n: r for n, r in row.items() if n not in (*OWN, "streaming") and r["error"] <= TOLERANCE}
+    if not rivals:
+        return "none", float("nan")
+    name = min(rivals, key=lambda n: rivals[n]["seconds"])
+    return name, rivals[name]["seconds"] / row["fastopt"]["seconds"]
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """Return the table of the README."""
+    cases = by_case(result)
+    peers = list(dict.fromkeys(row["peer"] for row in result["rows"] if row["peer"] != "streaming"))
+    lines = [f"| | {' | '.join(peers)} | best rival / fastopt |", f"|---{'|---' * len(peers)}|---|"]
+    for case, row in cases.items():
+        times = [_cell(row.get(peer)) for peer in peers]
+        name, ratio = best_peer(row)
+        lines.append(f"| {case} | {' | '.join(times)} | {ratio:.2f} ({name}) |")
+    return "\n".join(lines)
+
+
+def _cell(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return ""
+    return seconds(row["seconds"]) + ("" if row["error"] <= TOLERANCE else " WRONG")
+
+
+def table(result: dict[str, Any]) -> None:
+    """Print the figures: medians, the quartiles' distance, errors."""
+    shown = Table(title=f"one float32 Adam step, {result['machine']['threads']} threads")
+    for column in ("case", "tensors", "peer", "median", "spread", "GB/s", "of streaming", "peer / fastopt", "error"):
+        shown.add_column(column, justify="left" if column in ("case", "peer") else "right", no_wrap=True)
+    for case, row in by_case(result).items():
+        for peer, r in row.items():
+            shown.add_row(
+                case,
+                str(r["tensors"]),
+                peer,
+                seconds(r["seconds"]),
+                f"{(r['high'] - r['low']) / r['seconds']:.0%}",
+                f"{_BYTES * r['elements'] / r['seconds'] / 1e9:.3g}",
+                f"{row['streaming']['seconds'] / r['seconds']:.2f}",
+                f"{r['seconds'] / row['fastopt']['seconds']:.2f}",
+                "" if peer == "streaming" else f"{r['error']:.0e}" + ("" if r["error"] <= TOLERANCE else " WRONG"),
+            )
+        shown.add_section()
+    console = Console()
+    console.width = max(console.width, 130)  # also where the output is no terminal
+    console.print(shown)
+    for peer, reason in result["absent"].items():
+        console.print(f"{peer}: not measured: {reason}")
+
+
+def plot(result: dict[str, Any], path: str) -> None:
+    """Draw the time per element against the size, and bars for the models."""
+    from matplotlib.figure import Figure  # 0.3 s
+
+    cases = by_case(result)
+    sizes = {c: row for c, row in cases.items() if next(iter(row.values()))["tensors"] == 1}
+    models = {c: row for c, row in cases.items() if c not in sizes}
+    peers = list(dict.fromkeys(row["peer"] for row in result["rows"]))
+    figure = Figure(figsize=(13, 5.5), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=[3, 2])
+    for k, peer in enumerate(peers):
+        points = [(r[peer]["elements"], r[peer]["seconds"]) for r in sizes.values() if peer in r]
+        style = {"color": "black", "ls": "--", "lw": 1} if peer == "streaming" else {"color": f"C{k}", "marker": "o"}
+        label = "the same bytes, nothing computed" if peer == "streaming" else peer
+        left.loglog([n for n, _ in points], [t / n * 1e9 for n, t in points], label=label, ms=4, **style)
+    left.set(xlabel="elements", ylabel="ns per element", title="one float32 Adam step on one array")
+    left.set_xscale("log", base=2)
+    left.grid(alpha=0.3)
+    left.legend()
+    width = 0.8 / max(len(peers), 1)
+    for k, peer in enumerate(p for p in peers if p != "streaming"):
+        heights = [row[peer]["seconds"] * 1e3 if peer in row else 0 for row in models.values()]
+        right.bar([i + k * width for i in range(len(models))], heights, width, color=f"C{k}", label=peer)
+    right.set_yscale("log")
+    right.set(ylabel="ms per step", title="all tensors of a model")
+    right.set_xticks([i + 0.35 for i in range(len(models))], [name.replace(" of ", "\nof ") for name in models])
+    right.grid(alpha=0.3, axis="y")
+    figure.savefig(path, dpi=130)
+
+
+def comparison(result: dict[str, Any], old: dict[str, Any], factor: float) -> list[str]:
+    """Print how fastopt changed relative to streaming, and return the cases that got slower by more than `factor`.
+
+    Each time is taken relative to that of the streaming kernel in its own run, because the machine may have been
+    faster or slower as a whole.
+    """
+    console = Console()
+    now, before = by_case(result), by_case(old)
+    slower = []
+    shown = Table(title=f"new / old, relative to streaming; more than {factor:g} is too slow")
+    for column in ("case", "peer", "ratio", ""):
+        shown.add_column(column, justify="right" if column == "ratio" else "left")
+    for case, peer in _common(now, before):
+        ratio = _relative(now[case], peer) / _relative(before[case], peer)
+        if ratio > factor:
+            slower.append(f"{case}: {peer}")
+        shown.add_row(case, peer, f"{ratio:.2f}", "SLOWER" if ratio > factor else "")
+    console.print(shown)
+    return slower
+
+
+def _common(now: dict[str, Any], before: dict[str, Any]) -> Iterable[tuple[str, str]]:
+    cases = (case for case in now if case in before)
+    return ((case, peer) for case in cases for peer in OWN if peer in now[case] and peer in before[case])
+
+
+def _relative(row: dict[str, dict[str, Any]], peer: str) -> float:
+    ratio: float = row[peer]["seconds"] / row["streaming"]["seconds"]
+    return ratio

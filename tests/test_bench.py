@@ -1,0 +1,110 @@
+"""fastopt bench: the rivals compute the same, a wrong one shows, and figures can be compared."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from fastopt import _cli
+from fastopt._bench import cli, peers, run
+
+from . import oracles
+
+QUICK = ["bench", "--only", "NumPy", "--sizes", "64", "2^12", "--models", "--seconds", "0.05"]
+
+
+def test_models():
+    sizes = {name: sum(map(math.prod, shapes)) for name, shapes in run.models().items()}
+    assert sizes == {"ResNet-50": 25_557_032, "GPT-2 124M": 124_439_808, "LoRA r=8 of Llama-2-7B": 4_194_304}
+
+
+def test_the_exact_equation_is_the_oracles():
+    rng = np.random.default_rng(0)
+    p, g = rng.normal(size=(2, 50))
+    wanted, states = p, [np.zeros(50), np.zeros(50)]
+    for step in (1, 2, 3):
+        wanted, states = oracles.adam(wanted, g, states, step, lr=peers.LR, betas=peers.BETAS, eps=peers.EPS)
+    np.testing.assert_allclose(run.exact(p, g, 3), wanted.astype(float), rtol=1e-14)
+
+
+@pytest.mark.parametrize("name", peers.PEERS)
+def test_every_rival_that_is_here_is_right(name):
+    rng = np.random.default_rng(0)
+    params = [rng.normal(size=shape).astype(np.float32) for shape in [(3, 4), (5000,), (1,)]]
+    grads = [rng.uniform(0.5, 1.5, p.shape).astype(np.float32) for p in params]
+    before = [p.copy() for p in params]
+    if name == "DeepSpeed":
+        pytest.skip("builds C++ for a minute; `fastopt bench` checks it wherever it is measured")
+    try:
+        _, error = run._start(name, params, grads)
+    except peers.MissingPeerError as reason:
+        pytest.skip(str(reason))
+    assert error < 1e-6
+    for p, old in zip(params, before, strict=True):
+        np.testing.assert_array_equal(p, old)  # each rival has memory of its own
+
+
+def test_table_json_and_picture(tmp_path, capsys):
+    file, image = tmp_path / "figures.json", tmp_path / "picture.png"
+    arguments = [*QUICK[:-3], "--models", "LoRA r=8 of Llama-2-7B", "--seconds", "0.05"]
+    assert _cli.main([*arguments, "--json", str(file), "--plot", str(image)]) == 0
+    out = capsys.readouterr().out
+    result = json.loads(file.read_text())
+    cases = {row["case"]: row for row in result["rows"]}
+    assert set(cases) == {"64", "4_096", "LoRA r=8 of Llama-2-7B"}
+    assert cases["LoRA r=8 of Llama-2-7B"]["tensors"] == 128
+    for row in result["rows"]:
+        assert 0 < row["low"] <= row["seconds"] <= row["high"]
+        assert row["error"] < 1e-6
+        assert row["peer"] in out
+    assert image.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_wrong_rival_shows(monkeypatch, capsys):
+    def wrong(params, grads):
+        step, read = peers.numpy(params, grads)
+        return step, lambda: [p + np.float32(1e-3) for p in read()]
+
+    monkeypatch.setitem(peers.PEERS, "NumPy", wrong)
+    assert _cli.main(QUICK) == 1
+    assert "WRONG" in capsys.readouterr().out
+
+
+def test_a_missing_rival_is_named(monkeypatch, capsys):
+    def missing(params, grads):
+        raise peers.MissingPeerError("it is not installed")
+
+    monkeypatch.setitem(peers.PEERS, "NumPy", missing)
+    assert _cli.main(QUICK) == 0
+    assert "NumPy: not measured: it is not installed" in capsys.readouterr().out
+
+
+def test_comparison(tmp_path, capsys):
+    from fastopt._bench import report
+
+    def figures(own, streaming):
+        rows = [
+            run.Row("64", 1, 64, peer, seconds, seconds, seconds, 0.0)._asdict()
+            for peer, seconds in [("fastopt", own), ("streaming", streaming)]
+        ]
+        return {"rows": rows}
+
+    old = figures(2.0, 1.0)
+    assert report.comparison(figures(2.2, 1.0), old, 1.25) == []
+    assert report.comparison(figures(4.0, 2.0), old, 1.25) == []  # the whole machine was slower
+    assert report.comparison(figures(2.0, 0.5), old, 1.25) == ["64: fastopt"]
+    assert "SLOWER" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("factor", "status"), [("1000", 0), ("0.000001", 1)])
+def test_the_gate(tmp_path, factor, status):
+    file = tmp_path / "old.json"
+    assert _cli.main([*QUICK, "--json", str(file)]) == 0
+    assert _cli.main([*QUICK, "--compare", str(file), "--factor", factor]) == status
+
+
+def test_names_are_checked(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["--only", "Nobody"])
+    assert "Nobody" in capsys.readouterr().err
