@@ -172,5 +172,5 @@ def refresh() -> Any:
     """Return the compiled gradient check of :mod:`fastopt._headers`, or None where headers cannot be read."""
     if _headers.probe() is not None:
         return None
-    signature = types.int64(MATRIX, TABLE, MATRIX, types.int64, types.int64)
+    signature = types.int64(MATRIX, TABLE, MATRIX, types.int64, types.int64, types.int64)
     return _compile(_headers.refresh, signature)

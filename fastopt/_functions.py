@@ -30,6 +30,9 @@ def as_function(cls: type[Any]) -> Callable[..., Array]:
         if timed and "step" not in keywords:
             raise TypeError(f"{name}() needs step: the number of this update, counted from 1")
         step = check_step(keywords.pop("step")) if timed else 1
+        twice = [state for state in every[: len(states)] if state in keywords]
+        if twice:
+            raise TypeError(f"{name}() got multiple values for {', '.join(twice)}")
         rest = [keywords.pop(state, None) for state in every[len(states) :]]
         try:
             method = methods(**keywords)
@@ -57,8 +60,8 @@ def check_step(step: Any) -> int:
         number = operator.index(step)
     except TypeError:
         raise TypeError(f"step must be an integer >= 1, got {step!r}") from None
-    if number < 1 or isinstance(step, bool):
-        raise ValueError(f"step must be an integer >= 1, got {step!r}")
+    if not 1 <= number < 2**63 or isinstance(step, bool):
+        raise ValueError(f"step must be an integer >= 1 and below 2^63, got {step!r}")
     return number
 
 

@@ -94,7 +94,7 @@ def same_layout(array, like, ndarray, type_number):
 SAME, MOVED, UNSORTED = -1, -2, -3
 
 
-def refresh(work, table, fixed, ndarray, type_number):
+def refresh(work, table, fixed, ndarray, type_number, itemsize):
     """Check all gradients of a group and read their addresses, in one call.
 
     The rows of `work` are the identities of the gradients, of the parameters, the addresses found, the
@@ -108,6 +108,8 @@ def refresh(work, table, fixed, ndarray, type_number):
         if not same_layout(grads[t], params[t], ndarray, type_number):
             return t
         if not writable(params[t]) or data_address(params[t]) != np.int64(table[1, t]):
+            return t
+        if element_count(params[t]) * itemsize != sizes[t]:
             return t
         found[t] = data_address(grads[t])
         moved |= found[t] != np.int64(table[0, t])

@@ -62,7 +62,9 @@ def jitable(optimizer: type[Optimizer], **hyperparameters: Any) -> Callable[...,
 
     Notes
     -----
-    The arithmetic is that of the class, bit for bit.
+    The arithmetic is that of the class, bit for bit. A function of yours with ``cache=True`` that finds the update
+    among its module's globals is not compiled anew when the hyperparameters change: that is how Numba treats all
+    globals. Make such a function inside another one, with the update as a local variable there.
 
     Examples
     --------
@@ -115,7 +117,11 @@ def jitable(optimizer: type[Optimizer], **hyperparameters: Any) -> Callable[...,
                     apart = min(addresses[k] - addresses[j], addresses[j] - addresses[k])
                     if size and apart < np.uint64(size * itemsize):
                         raise ValueError("no two arrays of an update may share memory")
-            run(addresses, size, _cast(scalars(float(step), float(lr)), cast))
+            values = _cast(scalars(float(step), float(lr)), cast)
+            for k in range(len(values)):
+                if abs(values[k]) == np.inf:
+                    raise ValueError("the hyperparameters give a scalar that is too large for the dtype")
+            run(addresses, size, values)
 
         return named_by_contents(implementation)
 

@@ -151,7 +151,7 @@ class Method:
         self._numbers = tuple(getattr(self, name) for name in self._arguments)
         self._specs: dict[np.dtype[Any], Spec] = {}
 
-    def learning_rate(self, step: int) -> float:
+    def _learning_rate(self, step: int) -> float:
         """Return the learning rate of step number `step`."""
         if callable(self.lr):
             return _hyper.in_range(f"lr({step})", self.lr(step), 0, float("inf"), high_in=False)
@@ -159,7 +159,7 @@ class Method:
 
     def values(self, step: int) -> tuple[float, ...]:
         """Return all scalars of step number `step`: those of the decay and those of the rule."""
-        lr = self.learning_rate(step)
+        lr = self._learning_rate(step)
         values = self.scalars(step, lr, *self._numbers)
         return (self._decay_scalar(lr), *values) if self._wrapped else values
 

@@ -60,7 +60,7 @@ class Optimizer(Method):
             check_array(structure.label("params", t), array, written=True)
         check_disjoint((structure.label("params", t), a) for t, a in enumerate(arrays))
         self._set_hyperparameters(dict(self.hyperparameters) | hyperparameters)
-        self.params = params
+        self.params: Any = params if isinstance(params, (np.ndarray, Mapping, Sequence)) else arrays
         self.step_count = 0
         self._structure: Structure = structure
         self._arrays: list[Array] = arrays
@@ -135,7 +135,7 @@ class Optimizer(Method):
         Parameters
         ----------
         grads : ndarray, sequence or mapping
-            As for :meth:`step`. They are kept alive, and must not be resized.
+            As for :meth:`step`. They are kept alive; neither they nor `params` may be resized in place.
 
         Raises
         ------
@@ -190,6 +190,8 @@ class Optimizer(Method):
             been changed then.
         """
         own = type(self).__name__
+        if not isinstance(saved, Mapping):
+            raise TypeError(f"the checkpoint must be a mapping, got {type(saved).__name__}")
         of = str(saved.get("optimizer"))
         if of != own:
             raise ValueError(f"the checkpoint must be of {own}, got one of {of}")
@@ -202,7 +204,7 @@ class Optimizer(Method):
         if missing or extra:
             raise ValueError(f"the checkpoint lacks the entries {missing} and has the extra ones {extra}")
         step = np.asarray(saved["step"]).tolist()
-        if not isinstance(step, int) or step < 0:
+        if not isinstance(step, int) or isinstance(step, bool) or step < 0:
             raise ValueError(f"step must be an integer >= 0, got {step!r}")
         loaded = {key: np.asarray(saved[key]) for key in states}
         for key, array in loaded.items():
@@ -215,6 +217,12 @@ class Optimizer(Method):
         for key, array in loaded.items():
             states[key][...] = array
         self.step_count = step
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name.startswith("_") or name in ("params", "step_count") or hasattr(type(self), name)):
+            allowed = ", ".join(self._fields)
+            raise AttributeError(f"{type(self).__name__} has no {name!r} to set; it has {allowed}")
+        super().__setattr__(name, value)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy or a pickle needs; addresses and compiled rules are made anew from it."""

@@ -125,7 +125,7 @@ class Group:
             self._read_closely(grads)
 
     def _ask(self, check: Any) -> int:
-        answer: int = check(self.work, self.table, self.fixed, id(np.ndarray), self.dtype.num)
+        answer: int = check(self.work, self.table, self.fixed, id(np.ndarray), self.dtype.num, self.dtype.itemsize)
         return answer
 
     def _read_closely(self, grads: Sequence[Any]) -> None:

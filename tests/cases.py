@@ -1,26 +1,40 @@
 """One entry per configuration that is tested: (class name, keyword arguments).
 
-A new optimizer needs its equation in oracles.py and its entries here; every test that runs over optimizers runs over
-this list.
+A new optimizer needs its equation in oracles.py and its entries here; every test that runs over optimizers
+runs over this list.
 """
 
+import inspect
+
 import numpy as np
+import pytest
 
 import fastopt
+
+from .oracles import answer
+
+
+def decreasing(step):
+    """Return a learning rate that depends on the step."""
+    return 0.1 / step
+
 
 CASES = [
     ("GD", {}),
     ("GD", {"lr": 0.5, "maximize": True}),
-    ("GD", {"weight_decay": 0.1}),
+    ("GD", {"lr": decreasing, "weight_decay": 0.1}),
     ("GD", {"weight_decay": 0.1, "decoupled": True}),
     ("Momentum", {}),
     ("Momentum", {"beta": 0.5, "dampening": 0.0}),
     ("Momentum", {"dampening": 0.3, "nesterov": True}),
     ("Momentum", {"nesterov": True, "weight_decay": 0.1, "maximize": True}),
+    ("Momentum", {"lr": decreasing, "weight_decay": 0.1, "decoupled": True}),
     ("RMSprop", {}),
     ("RMSprop", {"beta": 0.99, "eps": 1e-6, "eps_root": 0.0}),
     ("RMSprop", {"centered": True, "eps_root": 1e-3}),
+    ("RMSprop", {"centered": True, "eps": 1e-3, "eps_root": 0.0}),
     ("RMSprop", {"momentum": 0.9}),
+    ("RMSprop", {"lr": decreasing, "weight_decay": 0.1, "maximize": True}),
     (
         "RMSprop",
         {"centered": True, "momentum": 0.5, "eps_root": 1e-3, "weight_decay": 0.1, "decoupled": True},
@@ -29,20 +43,44 @@ CASES = [
     ("Adam", {"betas": (0.5, 0.9), "eps": 0.0, "eps_root": 1e-8}),
     ("Adam", {"eps": 0.0, "eps_hat": 1e-7}),
     ("Adam", {"weight_decay": 0.1, "maximize": True}),
+    ("Adam", {"lr": decreasing, "weight_decay": 0.1, "decoupled": True}),
     ("AdamW", {}),
-    ("AdamW", {"lr": 0.1, "weight_decay": 0.5, "eps": 1e-3}),
+    ("AdamW", {"lr": 0.1, "weight_decay": 0.5, "eps": 1e-3, "maximize": True}),
+    ("AdamW", {"betas": (0.8, 0.99), "eps_root": 1e-6, "eps_hat": 1e-6, "decoupled": False}),
 ]
 DTYPES = [np.float32, np.float64]
+# Larger arrays repeat so many random elements; a prime, so that each comes by every place in a packed register.
+PERIOD = 9973
 
 
 def name_of(case):
     name, kwargs = case
-    return "-".join([name, *(f"{k}={v}" for k, v in kwargs.items())])
+    return "-".join([name, *(f"{k}={getattr(v, '__name__', v)}" for k, v in kwargs.items())])
+
+
+every_case = pytest.mark.parametrize("case", CASES, ids=name_of)
+every_dtype = pytest.mark.parametrize("dtype", DTYPES)
 
 
 def make(case, params):
     name, kwargs = case
     return getattr(fastopt, name)(params, **kwargs)
+
+
+def without_lr(case):
+    """Return the class name, the hyperparameters but `lr`, and the learning rate as a function of the step."""
+    name, kwargs = case
+    lr = kwargs.get("lr", getattr(fastopt, name).hyperparameters["lr"])
+    rest = {k: v for k, v in kwargs.items() if k != "lr"}
+    return name, rest, lr if callable(lr) else lambda step: lr
+
+
+def call(case, p, g, states, step):
+    """Take a step by the function form."""
+    name, kwargs, lr = without_lr(case)
+    function = getattr(fastopt, name.lower())
+    timed = {"step": step} if "step" in inspect.signature(function).parameters else {}
+    return function(p, g, **states, **timed, **kwargs, lr=lr(step))
 
 
 def random(shape, dtype, seed=0, zeros=True):
@@ -52,3 +90,22 @@ def random(shape, dtype, seed=0, zeros=True):
     if zeros and a.size:
         a.flat[:: max(7, a.size // 100)] = 0
     return a
+
+
+def assert_same_bits(given, expected):
+    """Compare two sequences of arrays, NaN and the sign of zero included."""
+    for a, b in zip(given, expected, strict=True):
+        assert (a.dtype, a.shape) == (b.dtype, b.shape)
+        np.testing.assert_array_equal(a.view(f"u{a.itemsize}"), b.view(f"u{b.itemsize}"))
+
+
+def check_step(case, opt, p, g):
+    """Take one step from the arrays as they are; each element may be off by its roundings, never more."""
+    name, kwargs = case
+    arrays = [p, *opt.state.values()]
+    old = [a[:PERIOD].copy() for a in arrays]
+    opt.step(g)
+    exact = answer(name, old[0], g[:PERIOD], old[1:], opt.step_count, **kwargs)
+    for new, right in zip(arrays, exact, strict=True):
+        assert np.max(right.excess(new[:PERIOD]), initial=0) <= 1
+    assert_same_bits(arrays, [np.resize(a[:PERIOD], a.shape) for a in arrays])

@@ -1,87 +1,143 @@
-"""What each optimizer should compute, written from the papers in extended precision; never imports fastopt.
+"""What each optimizer should compute, and how far rounding may lead from it; never imports fastopt.
 
-``ORACLES[class name](p, g, states, step, **hyperparameters)`` returns the new parameter and states. Arrays come in any
-dtype and are widened to ``numpy.longdouble`` (64 bits of mantissa on x86), so that against float32 and float64 the
-answer is as good as exact.
+``answer(class name, p, g, states, step, **hyperparameters)`` returns the new parameter and states, computed by
+the equations of the papers in ``numpy.longdouble`` (64 bits of mantissa on x86): beside float32 and float64 as
+good as exact. Each comes with a bound on the error, so no test needs a tolerance of its own.
 """
+
+from types import SimpleNamespace
 
 import numpy as np
 
 EXACT = np.longdouble
 
 
-def _decayed(p, g, lr, weight_decay, decoupled, maximize):
-    p, g = p.astype(EXACT), g.astype(EXACT)
-    if maximize:
-        g = -g
-    if weight_decay and decoupled:
-        p = p - EXACT(lr) * EXACT(weight_decay) * p
-    elif weight_decay:
-        g = g + EXACT(weight_decay) * p
-    return p, g
+class Exact(np.lib.mixins.NDArrayOperatorsMixin):
+    """A value, and how far off it may be where each operation on the way to it was rounded to `dtype`.
+
+    This is a running error analysis (N. Higham, "Accuracy and stability of numerical algorithms", 3.3): an
+    operation passes on what its operands are off, and adds half a unit in the last place of its result, or half
+    the smallest subnormal number. A float64 scalar that meets a float32 array is rounded to float32 first. The
+    dtype None is that of whole numbers, which are exact.
+    """
+
+    def __init__(self, value, dtype=None, error=0.0):
+        self.value, self.dtype = np.asarray(value, EXACT), dtype
+        self.error = np.asarray(error, EXACT)
+
+    def __bool__(self):
+        return bool(self.value)
+
+    def __array_ufunc__(self, ufunc, method, *operands):
+        operands = [x if isinstance(x, Exact) else Exact(x) for x in operands]
+        sizes = [x.dtype.itemsize for x in operands if x.dtype is not None]
+        dtype = np.dtype(f"f{min(sizes)}") if sizes else None
+        operands = [x if x.dtype is None or x.dtype == dtype else x.rounded(dtype) for x in operands]
+        with np.errstate(all="ignore"):
+            value = ufunc(*(x.value for x in operands))
+            result = Exact(value, dtype, PASSED_ON[ufunc](np.abs(value), *operands))
+            return result.rounded(dtype) if dtype and ufunc not in (np.negative, np.maximum) else result
+
+    def rounded(self, dtype):
+        info = np.finfo(dtype)
+        half = EXACT(info.eps) / 2 * (np.abs(self.value) + self.error)
+        return Exact(self.value, dtype, self.error + np.maximum(half, EXACT(info.smallest_subnormal) / 2))
+
+    def excess(self, actual):
+        """Return the error of each element of `actual` in units of what it may be; NaN and inf must agree."""
+        same = (actual == self.value) | (np.isnan(actual) & np.isnan(self.value))
+        unknown = np.isfinite(self.value) & ~np.isfinite(self.error)  # such as a quotient of two underflows
+        with np.errstate(invalid="ignore"):
+            return np.where(same | unknown, 0, np.abs(actual - self.value) / self.error)
 
 
-def gd(p, g, states, step, lr=1e-2, weight_decay=0.0, decoupled=False, maximize=False):
-    p, g = _decayed(p, g, lr, weight_decay, decoupled, maximize)
-    return p - EXACT(lr) * g, []
+# By ufunc: how far off its result r is, given operands that are off, without its own rounding.
+PASSED_ON = {
+    np.add: lambda r, x, y: x.error + y.error,
+    np.subtract: lambda r, x, y: x.error + y.error,
+    np.negative: lambda r, x: x.error,
+    np.maximum: lambda r, x, y: np.maximum(x.error, y.error),
+    np.multiply: lambda r, x, y: np.abs(x.value) * y.error + (np.abs(y.value) + y.error) * x.error,
+    np.divide: lambda r, x, y: (x.error + r * y.error) / np.maximum(np.abs(y.value) - y.error, 0),
+    np.power: lambda r, x, n: (np.abs(x.value) + x.error) ** n.value - r,
+    np.sqrt: lambda r, x: np.fmin(x.error / r, np.sqrt(x.error)),
+}
 
 
-def momentum(
-    p, g, states, step, lr=1e-2, beta=0.9, dampening=None, nesterov=False,
-    weight_decay=0.0, decoupled=False, maximize=False,
-):  # fmt: skip
-    p, g = _decayed(p, g, lr, weight_decay, decoupled, maximize)
-    (v,) = (s.astype(EXACT) for s in states)
-    share = 1 - EXACT(beta if dampening is None else dampening)
-    v = EXACT(beta) * v + share * g
-    direction = EXACT(beta) * v + share * g if nesterov else v
-    return p - EXACT(lr) * direction, [v]
+def gd(h, p, g):
+    return [p - h.lr * g]
 
 
-def rmsprop(
-    p, g, states, step, lr=1e-2, beta=0.9, eps=0.0, eps_root=1e-8, centered=False, momentum=0.0,
-    weight_decay=0.0, decoupled=False, maximize=False,
-):  # fmt: skip
-    p, g = _decayed(p, g, lr, weight_decay, decoupled, maximize)
-    states = [s.astype(EXACT) for s in states]
-    beta = EXACT(beta)
-    square = beta * states[0] + (1 - beta) * g**2
-    new = [square]
-    variance = square
-    if centered:
-        mean = beta * states[1] + (1 - beta) * g
-        new.append(mean)
-        variance = np.maximum(square - mean**2, 0)
-    update = g / (np.sqrt(variance + EXACT(eps_root)) + EXACT(eps))
-    if momentum:
-        update = EXACT(momentum) * states[-1] + update
+def momentum(h, p, g, v):
+    gain = 1 - (h.beta if h.dampening is None else h.dampening)
+    v = h.beta * v + gain * g
+    direction = h.beta * v + gain * g if h.nesterov else v
+    return [p - h.lr * direction, v]
+
+
+def rmsprop(h, p, g, s, *more):
+    s = h.beta * s + (1 - h.beta) * g**2
+    variance, new = s, [s]
+    if h.centered:
+        mu = h.beta * more[0] + (1 - h.beta) * g
+        variance = np.maximum(s - mu**2, 0)
+        new.append(mu)
+    update = g / (np.sqrt(variance + h.eps_root) + h.eps)
+    if h.momentum:
+        update = h.momentum * more[-1] + update
         new.append(update)
-    return p - EXACT(lr) * update, new
+    return [p - h.lr * update, *new]
 
 
-def adam(
-    p, g, states, step, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, eps_root=0.0, eps_hat=0.0,
-    weight_decay=0.0, decoupled=False, maximize=False,
-):  # fmt: skip
-    p, g = _decayed(p, g, lr, weight_decay, decoupled, maximize)
-    m, v = (s.astype(EXACT) for s in states)
-    beta1, beta2 = map(EXACT, betas)
+def adam(h, p, g, m, v):
+    beta1, beta2 = h.betas
     m = beta1 * m + (1 - beta1) * g
     v = beta2 * v + (1 - beta2) * g**2
-    m_hat = m / (1 - beta1**step)
-    v_hat = v / (1 - beta2**step)
-    denominator = np.sqrt(v_hat + EXACT(eps_root)) + EXACT(eps) + EXACT(eps_hat) / np.sqrt(1 - beta2**step)
-    return p - EXACT(lr) * m_hat / denominator, [m, v]
+    correction1, correction2 = 1 - beta1**h.step, 1 - beta2**h.step
+    m_hat, v_hat = m / correction1, v / correction2
+    return [p - h.lr * m_hat / (np.sqrt(v_hat + h.eps_root) + (h.eps + h.eps_hat / np.sqrt(correction2))), m, v]
 
 
-def adamw(p, g, states, step, weight_decay=1e-2, decoupled=True, **rest):
-    return adam(p, g, states, step, weight_decay=weight_decay, decoupled=decoupled, **rest)
+COMMON = {"weight_decay": 0.0, "decoupled": False, "maximize": False}
+ADAM = COMMON | {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "eps_root": 0.0, "eps_hat": 0.0}
+
+#: By class name: the equations, and the defaults of all hyperparameters.
+ORACLES = {
+    "GD": (gd, COMMON | {"lr": 1e-2}),
+    "Momentum": (momentum, COMMON | {"lr": 1e-2, "beta": 0.9, "dampening": None, "nesterov": False}),
+    "RMSprop": (
+        rmsprop,
+        COMMON | {"lr": 1e-2, "beta": 0.9, "eps": 0.0, "eps_root": 1e-8, "centered": False, "momentum": 0.0},
+    ),
+    "Adam": (adam, ADAM),
+    "AdamW": (adam, ADAM | {"weight_decay": 1e-2, "decoupled": True}),
+}
 
 
-ORACLES = {"GD": gd, "Momentum": momentum, "RMSprop": rmsprop, "Adam": adam, "AdamW": adamw}
+def answer(name, p, g, states, step, **hyperparameters):
+    """Return the parameter and the states after a step, each as :class:`Exact`."""
+    equations, defaults = ORACLES[name]
+    assert hyperparameters.keys() <= defaults.keys()
+    h = SimpleNamespace(**{k: _number(v, step) for k, v in (defaults | hyperparameters).items()}, step=step)
+    p, g, *states = (Exact(a, a.dtype) for a in (p, g, *states))
+    if h.maximize:
+        g = -g
+    if h.weight_decay and h.decoupled:
+        p = (1 - h.lr * h.weight_decay) * p
+    elif h.weight_decay:
+        g = g + h.weight_decay * p
+    return equations(h, p, g, *states)
 
 
-def errors(actual, exact, scale):
-    """Return the error of each element in units of the dtype's rounding error at the magnitude `scale`."""
-    unit = np.finfo(actual.dtype).eps / 2 * np.maximum(scale, np.finfo(actual.dtype).smallest_normal)
-    return np.abs(actual.astype(EXACT) - exact) / unit
+def _number(value, step):
+    """Return a hyperparameter as a float64 scalar; a schedule is asked, a flag or None stays."""
+    if isinstance(value, tuple):
+        return tuple(_number(v, step) for v in value)
+    if callable(value):
+        value = value(step)
+    return value if value is None or isinstance(value, bool) else Exact(value, np.dtype(np.float64))
+
+
+def ulps(actual, exact):
+    """Return the error of each element in units in the last place of its dtype."""
+    return np.abs(actual - exact) / np.spacing(np.abs(exact.astype(actual.dtype)))

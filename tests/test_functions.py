@@ -8,19 +8,11 @@ import pytest
 import fastopt
 from fastopt._optimizer import registry
 
-from .cases import CASES, DTYPES, make, name_of, random
-
-every_case = pytest.mark.parametrize("case", CASES, ids=name_of)
-
-
-def call(case, p, g, states, step):
-    name, kwargs = case
-    timed = {"step": step} if name.startswith("Adam") else {}
-    return getattr(fastopt, name.lower())(p, g, **states, **timed, **kwargs)
+from .cases import CASES, assert_same_bits, call, every_case, every_dtype, make, random
 
 
 @every_case
-@pytest.mark.parametrize("dtype", DTYPES)
+@every_dtype
 @pytest.mark.parametrize("shape", [(), (0,), (3, 5), (2**15 + 3,), (2**17,)])
 def test_the_same_bits_as_the_class(case, dtype, shape):
     p = random(shape, dtype, 1)
@@ -31,9 +23,21 @@ def test_the_same_bits_as_the_class(case, dtype, shape):
         g = random(shape, dtype, 1 + step)
         assert call(case, p, g, states, step) is p
         opt.step(g)
-    np.testing.assert_array_equal(p, twin)
-    for name, a in states.items():
-        np.testing.assert_array_equal(a, opt.state[name])
+    assert_same_bits([p, *states.values()], [twin, *opt.state.values()])
+
+
+@every_case
+@every_dtype
+def test_the_same_bits_slice_by_slice(case, dtype):
+    p, g = random(1025, dtype, 1), random(1025, dtype, 2)
+    twin = p.copy()
+    opt = make(case, twin)
+    opt.step(g)
+    states = {name: np.zeros_like(a) for name, a in opt.state.items()}
+    cuts = np.random.default_rng(0).integers(0, 1025, 20)
+    for part in map(slice, [None, *sorted(cuts)], [*sorted(cuts), None]):
+        call(case, p[part], g[part], {name: a[part] for name, a in states.items()}, 1)
+    assert_same_bits([p, *states.values()], [twin, *opt.state.values()])
 
 
 def test_states_by_position_and_by_name():
@@ -64,6 +68,10 @@ def test_states_by_position_and_by_name():
         (lambda a: fastopt.gd(a[0], a[1], lr=lambda step: 0.1), ["lr", "number"]),
         (lambda a: fastopt.gd(a[0], a[1], learning_rate=0.1), ["learning_rate", "lr"]),
         (lambda a: fastopt.adam(*a[:4], step=1.5), ["step", "1.5"]),
+        (lambda a: fastopt.adam(a[0], a[1], a[2].tolist(), a[3], step=1), ["m", "numpy.ndarray"]),
+        (lambda a: fastopt.adam(a[0], a[1], a[2], a[3].astype(float), step=1), ["v", "float32", "float64"]),
+        (lambda a: fastopt.adam(*a[:3], v=a[3], m=a[4], step=1), ["adam", "multiple values", "m"]),
+        (lambda a: fastopt.gd(a[0], a[1], m=a[2]), ["m"]),
     ],
 )
 def test_wrong_calls_are_type_errors_that_name_the_argument(given, words):
@@ -75,6 +83,12 @@ def test_wrong_calls_are_type_errors_that_name_the_argument(given, words):
         assert word in str(caught.value)
     for a, b in zip(arrays, before, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_a_state_of_another_shape_is_named():
+    p, g, m = (random(5, np.float32, k) for k in range(3))
+    with pytest.raises(ValueError, match=r"v must have the shape of p, \(5,\); got \(4,\)"):
+        fastopt.adam(p, g, m, m[:4].copy(), step=1)
 
 
 @pytest.mark.parametrize("step", [0, -1, True])

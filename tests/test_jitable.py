@@ -7,38 +7,62 @@ from numba.core.errors import TypingError
 
 import fastopt
 
-from .cases import CASES, DTYPES, make, name_of, random
+from .cases import DTYPES, assert_same_bits, every_case, every_dtype, make, random, without_lr
 
 
-@pytest.mark.parametrize("case", CASES, ids=name_of)
+@every_case
 def test_the_same_bits_as_the_class(case):
-    name, kwargs = case
-    update = fastopt.jitable(getattr(fastopt, name), **{k: v for k, v in kwargs.items() if k != "lr"})
+    name, kwargs, lr = without_lr(case)
+    update = fastopt.jitable(getattr(fastopt, name), **kwargs)
 
     @numba.njit(fastmath=True)  # the caller's flags must not reach the update
-    def loop(p, grads, states, lr):
+    def loop(p, grads, states, rates):
         for step in range(1, len(grads) + 1):
-            update(p, grads[step - 1], *states, step, lr)
+            update(p, grads[step - 1], *states, step, rates[step - 1])
 
     @numba.njit(fastmath=True)
-    def loop_without_states(p, grads, lr):
+    def loop_without_states(p, grads, rates):
         for step in range(1, len(grads) + 1):
-            update(p, grads[step - 1], step, lr)
+            update(p, grads[step - 1], step, rates[step - 1])
 
     for dtype in DTYPES:
         p, grads = random((5, 7), dtype, 1), random((4, 5, 7), dtype, 2)
         twin = p.copy()
         opt = make(case, twin)
         states = tuple(np.zeros_like(p) for _ in opt.state)
+        rates = np.array([lr(step) for step in range(1, 5)])
         if states:
-            loop(p, grads, states, opt.lr)
+            loop(p, grads, states, rates)
         else:
-            loop_without_states(p, grads, opt.lr)
+            loop_without_states(p, grads, rates)
         for g in grads:
             opt.step(g)
-        np.testing.assert_array_equal(p, twin)
-        for a, b in zip(states, opt.state.values(), strict=True):
-            np.testing.assert_array_equal(a, b)
+        assert_same_bits([p, *states], [twin, *opt.state.values()])
+
+
+@every_dtype
+def test_a_whole_training_loop(dtype):
+    adam = fastopt.jitable(fastopt.Adam)
+
+    @numba.njit
+    def train(x, y, steps):
+        share = y.dtype.type(1 / len(y))
+        w = np.zeros_like(x[0])
+        m, v, g = np.zeros_like(w), np.zeros_like(w), np.zeros_like(w)
+        for step in range(1, steps + 1):
+            g[...] = 0
+            for row in range(len(y)):
+                error = -y[row]
+                for k in range(len(w)):
+                    error += x[row, k] * w[k]
+                for k in range(len(w)):
+                    g[k] += share * error * x[row, k]
+            adam(w, g, m, v, step, 1 / step)
+        return w
+
+    x, w = random((200, 5), dtype, 1), random(5, dtype, 2, zeros=False)
+    np.testing.assert_allclose(train(x, x @ w, 1000), w, atol=1e-3)
+    assert_same_bits([train(x, x @ w, 10)], [train.py_func(x, x @ w, 10)])  # and so it is as plain Python
 
 
 momentum = fastopt.jitable(fastopt.Momentum)
@@ -131,6 +155,15 @@ def test_what_running_refuses(bad, words):
         call(*given)
     for a, b in zip(given, before, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_a_scalar_too_large_for_float32_is_refused():
+    p, g, v = np.ones((3, 6), np.float32)
+    with pytest.raises(ValueError, match="too large"):
+        momentum(p, g, v, 1, 1e39)
+    with pytest.raises(ValueError, match="too large"):
+        call(p, g, v, 1, 1e39)
+    assert (p == 1).all()
 
 
 def test_outside_of_compiled_code():

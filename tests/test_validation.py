@@ -234,6 +234,14 @@ def test_a_parameter_that_was_resized():
         opt.step(np.ones(10))
 
 
+def test_a_misspelt_attribute_is_refused():
+    opt = fastopt.Adam(ones(3))
+    with pytest.raises(AttributeError, match=r"learning_rate.*lr"):
+        opt.learning_rate = 0.1
+    with pytest.raises(AttributeError, match="momentum"):
+        opt.momentum = 0.1
+
+
 def test_two_dtypes_are_both_checked_first():
     a, b = ones(3), ones(3, dtype=np.float64)
     opt = fastopt.Adam([a, b])
