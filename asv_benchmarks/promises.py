@@ -48,7 +48,7 @@ def against_torch() -> list[bool]:
     for log2, promise, rounds in ((25, 1.0, 25), (20, 1.5, 200), (12, 3.0, 3000)):
         p, g = random(2**log2), random(2**log2)
         opt = fastopt.Adam(p)
-        opt.step(g)
+        opt.bind(g)
         functions = {
             "torch": torch_fused([p], [g]),
             "step": lambda opt=opt, g=g: opt.step(g),

@@ -1,6 +1,7 @@
 """A step allocates nothing that grows with the arrays."""
 
 import tracemalloc
+import weakref
 
 import numpy as np
 import pytest
@@ -48,3 +49,15 @@ def test_many_tensors_cost_a_constant_each():
     assert peak(lambda: opt.step(grads)) < ENOUGH + 1000 * 64  # a list of them, and their addresses
     opt.bind(grads)
     assert peak(opt.step) < ENOUGH
+
+
+def test_gradients_are_let_go_after_the_step():
+    opt = fastopt.Adam([np.ones(1000), np.ones(5, np.float32)])
+    grads = [np.ones(1000), np.ones(5, np.float32)]
+    watched = [weakref.ref(g) for g in grads]
+    opt.step(grads)
+    del grads
+    assert [w() for w in watched] == [None, None]
+    opt.bind([np.ones(1000), np.ones(5, np.float32)])
+    opt.step([np.ones(1000), np.ones(5, np.float32)])
+    opt.step()
