@@ -79,6 +79,8 @@ def jitable(optimizer: type[Optimizer], **hyperparameters: Any) -> Callable[...,
     >>> descend(np.zeros(1), 1000).round(6)
     array([3.])
     """
+    if not (isinstance(optimizer, type) and issubclass(optimizer, Optimizer)):
+        raise TypeError(f"optimizer must be a class such as fastopt.Adam, got {optimizer!r}")
     if "lr" in hyperparameters:
         raise TypeError("lr is the last argument of the update that jitable() returns")
     with_hyperparameters = optimizer.with_hyperparameters.__wrapped__

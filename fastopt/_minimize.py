@@ -141,6 +141,8 @@ def minimize(
     x = np.array(start, dtype=start.dtype if start.dtype in DTYPES else np.float64, order="C")
     g = np.empty_like(x)
     opt = optimizer(x)
+    if not isinstance(opt, Optimizer):
+        raise TypeError(f"optimizer must return a fastopt optimizer, got {type(opt).__name__} {opt!r}")
     opt.bind(g)
     seen = x.view()
     seen.flags.writeable = False

@@ -53,6 +53,8 @@ class Optimizer(Method):
         cls.__signature__ = inspect.Signature([params, *cls.parameters()])
 
     def __init__(self, params: Any, **hyperparameters: Any) -> None:
+        if not hasattr(type(self), "make"):
+            raise TypeError(f"{type(self).__name__} has no rule: make one of its subclasses, such as fastopt.Adam")
         structure, arrays = flatten("params", params)
         if not arrays:
             raise ValueError("params must hold at least one array, got none")

@@ -140,6 +140,7 @@ def test_progress_bar(capsys):
         ({"max_iter": -1}, ValueError, ["max_iter", ">= 0", "-1"]),
         ({"max_iter": 1.5}, ValueError, ["max_iter", "1.5"]),
         ({"grad": None}, TypeError, ["grad", "None"]),
+        ({"optimizer": lambda x: 3}, TypeError, ["optimizer", "int 3"]),
         ({"grad": lambda x: np.zeros(3)}, ValueError, ["shape", "(1,)", "(3,)"]),
         ({"fun": lambda x: np.zeros(2)}, ValueError, ["fun", "(2,)"]),
     ],
