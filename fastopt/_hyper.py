@@ -52,7 +52,10 @@ def _number(name: str, value: Any) -> float:
     real = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
     if not real:
         raise TypeError(f"{name} must be a number, got {type(value).__name__} {value!r}")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:  # an integer beyond what a float holds is out of every range
+        return math.inf if value > 0 else -math.inf
 
 
 def in_range(name: str, value: Any, low: float, high: float, *, low_in: bool = True, high_in: bool = True) -> float:

@@ -211,7 +211,7 @@ def pack(values: tuple[float, ...], out: np.ndarray[Any, np.dtype[Any]]) -> None
     """
     try:
         _packer(out.dtype.char, len(values)).pack_into(out.data, 0, *values)
-        too_large = math.inf in values
+        too_large = math.inf in values or -math.inf in values
     except OverflowError:
         too_large = True
     if too_large:

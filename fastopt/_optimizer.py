@@ -137,7 +137,8 @@ class Optimizer(Method):
         Parameters
         ----------
         grads : ndarray, sequence or mapping
-            As for :meth:`step`. They are kept alive; neither they nor `params` may be resized in place.
+            As for :meth:`step`. They are kept alive. Neither they nor `params` are looked at again: do not resize them
+            in place, and make no parameter read-only.
 
         Raises
         ------

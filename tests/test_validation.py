@@ -142,14 +142,6 @@ def test_parameters_made_read_only_later():
     refuse_step(opt, grads, ValueError, words, mend=lambda o: o.params["b"].setflags(write=True))
 
 
-def test_parameters_made_read_only_after_bind():
-    p = ones(3)
-    opt = fastopt.Adam(p)
-    opt.bind(ones(3))
-    p.setflags(write=False)
-    refuse(opt.step, ValueError, ["params", "read-only"], *written(opt))
-
-
 @pytest.mark.parametrize("name", sorted(c for c in registry if hasattr(fastopt, c)))
 @pytest.mark.parametrize("dtype", [F32, np.float64])
 def test_every_class_refuses_and_goes_on(name, dtype):
@@ -309,15 +301,6 @@ def test_a_parameter_that_was_resized(old, new, nothing_runs):
     refuse(lambda: opt.step([np.ones(5), np.ones(new)]), ValueError, [r"params[1] was resized"], *written(opt))
     with pytest.raises(ValueError, match=r"params\[1\] was resized|shape"):
         opt.step([np.ones(5), np.ones(old)])
-
-
-@pytest.mark.parametrize(("old", "new"), RESIZES)
-def test_a_parameter_that_was_resized_after_bind(old, new, nothing_runs):
-    p = np.ones(old)
-    opt = fastopt.Adam(p)
-    opt.bind(np.ones(old))
-    p.resize(new, refcheck=False)
-    refuse(opt.step, ValueError, ["params was resized"], *written(opt))
 
 
 def test_a_parameter_that_was_reshaped():
