@@ -6,6 +6,7 @@ shared machine's memory can change by half within minutes.
 
 from __future__ import annotations
 
+import random
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -30,24 +31,54 @@ class Speed(NamedTuple):
     ms: float
     gb_per_s: float
     streaming_fraction: float
-    numpy_ratio: float
+    numpy_ratio: float | None
+
+
+def times(
+    functions: Mapping[T, Callable[[], object]], *, rounds: int, seconds: float, turn: float = 0.0
+) -> dict[T, list[float]]:
+    """Return the times of a call of each function in seconds, one per round.
+
+    In a round every function has its turn, the order another in each. A turn is one call, or as many as fill about
+    `turn` seconds, of which the mean counts; then a quarter as many go before, uncounted, so that neither what the
+    one before left in the caches nor its waiting threads count. A function is done after `rounds` rounds, or after
+    three when it has used up its share of `seconds`; so slow ones have fewer rounds than fast ones.
+    """
+    taken: dict[T, list[float]] = {name: [] for name in functions}
+    calls = {name: max(1, round(turn / _call(function, 1))) for name, function in functions.items()}
+    left = dict.fromkeys(functions, seconds / max(len(functions), 1))
+    order, shuffle = list(functions), random.Random(0).shuffle  # noqa: S311  an order, not a secret
+    while order:
+        shuffle(order)
+        for name in order:
+            start = time.perf_counter()
+            if calls[name] > 1:
+                calls[name] = max(1, round(turn / _call(functions[name], calls[name] // 4 + 1)))
+            taken[name].append(_call(functions[name], calls[name]))
+            left[name] -= time.perf_counter() - start
+        order = [name for name in order if len(taken[name]) < rounds and (len(taken[name]) < 3 or left[name] > 0)]
+    return taken
+
+
+def _call(function: Callable[[], object], calls: int) -> float:
+    start = time.perf_counter()
+    for _ in range(calls):
+        function()
+    return (time.perf_counter() - start) / calls
 
 
 def medians(functions: Mapping[T, Callable[[], object]], rounds: int, seconds: float) -> dict[T, float]:
-    """Return the median time in seconds of each function, called in turn.
+    """Return the median of :func:`times` of each function, called once in a turn."""
+    taken = times(functions, rounds=rounds, seconds=seconds)
+    return {name: statistics.median(t) for name, t in taken.items()}
 
-    At most `rounds` rounds, and no new one once `seconds` have passed and three are done.
+
+def ratio(times: list[float], others: list[float]) -> float:
+    """Return the median over the rounds of one function's time over another's in the same round.
+
+    The machine's memory may be twice as fast in one round as in the next.
     """
-    times: dict[T, list[float]] = {name: [] for name in functions}
-    end = time.perf_counter() + seconds
-    for done in range(rounds):
-        if done >= 3 and time.perf_counter() > end:
-            break
-        for name, function in functions.items():
-            start = time.perf_counter()
-            function()
-            times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(t) for name, t in times.items()}
+    return statistics.median(x / y for x, y in zip(times, others, strict=False))
 
 
 def _make_stream(states: int) -> Callable[..., Any]:
@@ -93,7 +124,7 @@ def plain_numpy(optimizer: Optimizer, g: Any) -> Callable[[], None]:
     return step
 
 
-def speed(cls: type[Optimizer], elements: int, dtype: Any, *, seconds: float = 3.0) -> Speed:
+def speed(cls: type[Optimizer], elements: int, dtype: Any, *, seconds: float = 3.0, beside_numpy: bool = True) -> Speed:
     """Measure one optimizer on one array of `elements` elements."""
     rng = np.random.default_rng(0)
     p = rng.random(elements, dtype=dtype)
@@ -101,18 +132,21 @@ def speed(cls: type[Optimizer], elements: int, dtype: Any, *, seconds: float = 3
     optimizer = cls(p)
     optimizer.bind(g)
     (group,) = optimizer._groups
-    functions = {"stream": stream(group), "step": optimizer.step, "numpy": plain_numpy(optimizer, g)}
+    functions = {"stream": stream(group), "step": optimizer.step}
+    if beside_numpy:
+        functions["numpy"] = plain_numpy(optimizer, g)
     for function in functions.values():
         function()  # compile, and touch all memory
-    took = medians(functions, 1000, seconds)
+    taken = times(functions, rounds=1000, seconds=seconds)
+    step = statistics.median(taken["step"])
     moved = (2 + 1 + 2 * len(group.states)) * p.itemsize
     return Speed(
         optimizer=cls.__name__,
         elements=elements,
         dtype=p.dtype.name,
         bytes_per_element=moved,
-        ms=took["step"] * 1e3,
-        gb_per_s=moved * elements / took["step"] / 1e9,
-        streaming_fraction=took["stream"] / took["step"],
-        numpy_ratio=took["numpy"] / took["step"],
+        ms=step * 1e3,
+        gb_per_s=moved * elements / step / 1e9,
+        streaming_fraction=ratio(taken["stream"], taken["step"]),
+        numpy_ratio=ratio(taken["numpy"], taken["step"]) if beside_numpy else None,
     )

@@ -1,7 +1,9 @@
 """fastopt bench: the rivals compute the same, a wrong one shows, and figures can be compared."""
 
+import importlib.util
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +13,8 @@ from fastopt._bench import cli, peers, run
 
 from . import oracles
 
-QUICK = ["bench", "--only", "NumPy", "--sizes", "64", "2^12", "--models", "--seconds", "0.05"]
+QUICK = ["bench", "--only", "NumPy", "--sizes", "64", "2^12", "--roofline", "100", "--seconds", "0.05", "--models"]
+ROOT = Path(__file__).parent.parent
 
 
 def test_models():
@@ -48,7 +51,7 @@ def test_every_rival_that_is_here_is_right(name):
 
 def test_table_json_and_picture(tmp_path, capsys):
     file, image = tmp_path / "figures.json", tmp_path / "picture.png"
-    arguments = [*QUICK[:-3], "--models", "LoRA r=8 of Llama-2-7B", "--seconds", "0.05"]
+    arguments = [*QUICK, "LoRA r=8 of Llama-2-7B"]
     assert _cli.main([*arguments, "--json", str(file), "--plot", str(image)]) == 0
     out = capsys.readouterr().out
     result = json.loads(file.read_text())
@@ -59,6 +62,9 @@ def test_table_json_and_picture(tmp_path, capsys):
         assert 0 < row["low"] <= row["seconds"] <= row["high"]
         assert row["error"] < 1e-6
         assert row["peer"] in out
+        assert row["ratio"] == 1 if row["peer"] == "fastopt" else row["ratio"] > 0
+    assert {row["optimizer"] for row in result["roofline"]} >= {"GD", "Momentum", "RMSprop", "Adam", "AdamW"}
+    assert all(row["elements"] == 100 and row["streaming_fraction"] > 0 for row in result["roofline"])
     assert image.read_bytes().startswith(b"\x89PNG")
 
 
@@ -86,7 +92,7 @@ def test_comparison(tmp_path, capsys):
 
     def figures(own, streaming):
         rows = [
-            run.Row("64", 1, 64, peer, seconds, seconds, seconds, 0.0)._asdict()
+            run.Row("64", 1, 64, peer, seconds, seconds, seconds, seconds / own, 0.0)._asdict()
             for peer, seconds in [("fastopt", own), ("streaming", streaming)]
         ]
         return {"rows": rows}
@@ -103,6 +109,43 @@ def test_the_gate(tmp_path, factor, status):
     file = tmp_path / "old.json"
     assert _cli.main([*QUICK, "--json", str(file)]) == 0
     assert _cli.main([*QUICK, "--compare", str(file), "--factor", factor]) == status
+
+
+@pytest.fixture
+def tables():
+    spec = importlib.util.spec_from_file_location("tables", ROOT / "asv_benchmarks" / "tables.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_readme_shows_the_committed_figures(tables):
+    text = tables.README.read_text()
+    assert text == tables.with_tables(text), "run asv_benchmarks/tables.py"
+    figures = tables.figures()
+    assert {row["peer"] for row in figures["rows"]} == {*peers.PEERS, "streaming"}
+    assert all(row["error"] < 1e-6 for row in figures["rows"])
+    figures["rows"][-1]["ratio"] *= 2
+    figures["roofline"][0]["ms"] *= 2
+    tables.figures = lambda: figures
+    assert text != tables.with_tables(text)
+
+
+def test_the_picture_was_drawn_from_the_committed_figures(tables):
+    from fastopt._bench import report
+
+    assert report.fingerprint(tables.figures()).encode() in tables.PICTURE.read_bytes(), "run asv_benchmarks/tables.py"
+
+
+def test_losses_are_shown():
+    from fastopt._bench import report
+
+    rows = [
+        run.Row("64", 1, 64, peer, 1e-6, 1e-6, 1e-6, ratio, error)._asdict()
+        for peer, ratio, error in [("fastopt", 1, 0), ("NumPy", 0.5, 0), ("Optax", 2, 0), ("DeepSpeed", 0.1, 1)]
+    ]
+    text = report.markdown({"rows": rows, "roofline": []})
+    assert "| 2^6 | 1 µs |  | **0.50** | 2.00 | WRONG |" in text
 
 
 def test_names_are_checked(capsys):

@@ -7,7 +7,6 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from .._cli import size
 from . import run
@@ -25,8 +24,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=PEERS, help=f"some of: {', '.join(PEERS)}")
     parser.add_argument("--sizes", nargs="*", type=size, default=SIZES, help="elements (default 1 to 2^27)")
     parser.add_argument("--models", nargs="*", metavar="NAME", choices=run.models(), default=list(run.models()))
+    parser.add_argument("--roofline", type=size, default=2**26, help="elements for all optimizers (default 2^26)")
     parser.add_argument("--threads", type=int, help="for everybody (default: all that are allowed)")
-    parser.add_argument("--seconds", type=float, default=6.0, help="how long to measure each case (default 6)")
+    parser.add_argument("--seconds", type=float, default=4.0, help="how long to measure each case (default 4)")
     parser.add_argument("--json", metavar="FILE", help="write the figures")
     parser.add_argument("--plot", metavar="FILE", help="draw them (an image file)")
     parser.add_argument("--compare", metavar="OLD.json", help="compare with figures written before")
@@ -52,7 +52,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows: list[run.Row] = []
     for case, shapes in report.progress(cases):
         rows += run.compare(case, shapes, peers, options.seconds, absent)
-    result = figures(rows, absent, threads)
+    result = {
+        "machine": run.header(threads),
+        "absent": absent,
+        "rows": [row._asdict() for row in rows],
+        "roofline": [speed._asdict() for speed in run.roofline(options.roofline)],
+    }
     report.table(result)
     if options.json:
         Path(options.json).write_text(json.dumps(result, indent=1) + "\n")
@@ -61,8 +66,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wrong = [row for row in rows if not row.right]
     slower = report.comparison(result, old, options.factor) if old else []
     return int(bool(wrong or slower))
-
-
-def figures(rows: Sequence[run.Row], absent: dict[str, str], threads: int) -> dict[str, Any]:
-    """Return everything that was measured, ready for JSON."""
-    return {"machine": run.header(threads), "absent": absent, "rows": [row._asdict() for row in rows]}

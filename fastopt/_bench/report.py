@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
@@ -41,31 +43,36 @@ def seconds(value: float) -> str:
     return f"{value * 1e6:.3g} µs"
 
 
-def best_peer(row: dict[str, dict[str, Any]]) -> tuple[str, float]:
-    """Return the fastest rival of a case that computes the right thing, and how much longer it takes than fastopt."""
-    rivals = {n: r for n, r in row.items() if n not in (*OWN, "streaming") and r["error"] <= TOLERANCE}
-    if not rivals:
-        return "none", float("nan")
-    name = min(rivals, key=lambda n: rivals[n]["seconds"])
-    return name, rivals[name]["seconds"] / row["fastopt"]["seconds"]
-
-
 def markdown(result: dict[str, Any]) -> str:
-    """Return the table of the README."""
-    cases = by_case(result)
-    peers = list(dict.fromkeys(row["peer"] for row in result["rows"] if row["peer"] != "streaming"))
-    lines = [f"| | {' | '.join(peers)} | best rival / fastopt |", f"|---{'|---' * len(peers)}|---|"]
-    for case, row in cases.items():
-        times = [_cell(row.get(peer)) for peer in peers]
-        name, ratio = best_peer(row)
-        lines.append(f"| {case} | {' | '.join(times)} | {ratio:.2f} ({name}) |")
+    """Return the two tables of the README."""
+    peers = list(dict.fromkeys(row["peer"] for row in result["rows"] if row["peer"] not in (*OWN, "streaming")))
+    lines = [f"| elements or model | {' | '.join((*OWN, *peers))} |", f"|---{'|---' * (len(OWN) + len(peers))}|"]
+    for case, row in by_case(result).items():
+        own = [seconds(row[peer]["seconds"]) if peer in row else "" for peer in OWN]
+        lines.append(f"| {' | '.join([_power(case), *own, *(_times(row.get(peer)) for peer in peers)])} |")
+    for elements in {r["elements"] for r in result["roofline"]}:
+        lines += ["", f"| {_power(str(elements))} float32 elements | ms | GB/s | of streaming |", "|---|---|---|---|"]
+    lines += [
+        f"| {r['optimizer']} | {r['ms']:.1f} | {r['gb_per_s']:.0f} | {r['streaming_fraction']:.2f} |"
+        for r in result["roofline"]
+    ]
     return "\n".join(lines)
 
 
-def _cell(row: dict[str, Any] | None) -> str:
+def _power(case: str) -> str:
+    """Return a number of elements as a power of two."""
+    count = int(case) if case.replace("_", "").isdigit() else 0
+    return f"2^{count.bit_length() - 1}" if count > 1 and count.bit_count() == 1 else case
+
+
+def _times(row: dict[str, Any] | None) -> str:
+    """Return how many times as long as fastopt a rival takes, in bold if less long."""
     if row is None:
         return ""
-    return seconds(row["seconds"]) + ("" if row["error"] <= TOLERANCE else " WRONG")
+    if row["error"] > TOLERANCE:
+        return "WRONG"
+    text = f"{row['ratio']:.2f}" if row["ratio"] < 9.95 else f"{row['ratio']:.0f}"
+    return f"**{text}**" if float(text) < 1 else text
 
 
 def table(result: dict[str, Any]) -> None:
@@ -82,14 +89,21 @@ def table(result: dict[str, Any]) -> None:
                 seconds(r["seconds"]),
                 f"{(r['high'] - r['low']) / r['seconds']:.0%}",
                 f"{_BYTES * r['elements'] / r['seconds'] / 1e9:.3g}",
-                f"{row['streaming']['seconds'] / r['seconds']:.2f}",
-                f"{r['seconds'] / row['fastopt']['seconds']:.2f}",
+                f"{row['streaming']['ratio'] / r['ratio']:.2f}",
+                f"{r['ratio']:.2f}",
                 "" if peer == "streaming" else f"{r['error']:.0e}" + ("" if r["error"] <= TOLERANCE else " WRONG"),
             )
         shown.add_section()
     console = Console()
     console.width = max(console.width, 130)  # also where the output is no terminal
     console.print(shown)
+    roofline = Table(title="what a step makes of the machine's memory")
+    for column in ("optimizer", "elements", "ms", "GB/s", "of streaming"):
+        roofline.add_column(column, justify="left" if column == "optimizer" else "right")
+    for r in result["roofline"]:
+        figures = (f"{r['ms']:.3g}", f"{r['gb_per_s']:.3g}", f"{r['streaming_fraction']:.2f}")
+        roofline.add_row(r["optimizer"], f"{r['elements']:_}", *figures)
+    console.print(roofline)
     for peer, reason in result["absent"].items():
         console.print(f"{peer}: not measured: {reason}")
 
@@ -106,7 +120,9 @@ def plot(result: dict[str, Any], path: str) -> None:
     left, right = figure.subplots(1, 2, width_ratios=[3, 2])
     for k, peer in enumerate(peers):
         points = [(r[peer]["elements"], r[peer]["seconds"]) for r in sizes.values() if peer in r]
-        style = {"color": "black", "ls": "--", "lw": 1} if peer == "streaming" else {"color": f"C{k}", "marker": "o"}
+        style: dict[str, Any] = {"color": "black", "ls": "--", "lw": 1}
+        if peer != "streaming":
+            style = {"color": f"C{k}", "marker": "o", "lw": 2.5 if peer in OWN else 1.2}
         label = "the same bytes, nothing computed" if peer == "streaming" else peer
         left.loglog([n for n, _ in points], [t / n * 1e9 for n, t in points], label=label, ms=4, **style)
     left.set(xlabel="elements", ylabel="ns per element", title="one float32 Adam step on one array")
@@ -121,7 +137,12 @@ def plot(result: dict[str, Any], path: str) -> None:
     right.set(ylabel="ms per step", title="all tensors of a model")
     right.set_xticks([i + 0.35 for i in range(len(models))], [name.replace(" of ", "\nof ") for name in models])
     right.grid(alpha=0.3, axis="y")
-    figure.savefig(path, dpi=130)
+    figure.savefig(path, dpi=130, metadata={"Description": fingerprint(result)} if path.endswith(".png") else None)
+
+
+def fingerprint(result: dict[str, Any]) -> str:
+    """Return what a picture says of the figures that it was drawn from."""
+    return hashlib.sha256(json.dumps(result["rows"], sort_keys=True).encode()).hexdigest()
 
 
 def comparison(result: dict[str, Any], old: dict[str, Any], factor: float) -> list[str]:
@@ -151,5 +172,5 @@ def _common(now: dict[str, Any], before: dict[str, Any]) -> Iterable[tuple[str, 
 
 
 def _relative(row: dict[str, dict[str, Any]], peer: str) -> float:
-    ratio: float = row[peer]["seconds"] / row["streaming"]["seconds"]
+    ratio: float = row[peer]["ratio"] / row["streaming"]["ratio"]
     return ratio
