@@ -13,7 +13,7 @@ import numpy as np
 from . import _compile, _threads
 from ._arrays import Array, as_gradient, check_array, check_disjoint, check_like
 from ._loops.cpu import LARGE, UNSURE
-from ._method import Method, pack
+from ._method import Method, Packer
 from ._plan import chunks_of
 
 _cached_chunks = functools.lru_cache(maxsize=16)(chunks_of)
@@ -86,20 +86,20 @@ def update_arrays(method: Method, arrays: Sequence[Any], names: Sequence[str], s
     if not isinstance(p, np.ndarray) or p.dtype.char not in "fd" or not p.dtype.isnative:
         _check_closely(arrays, names)
     spec = method.spec(p.dtype)
-    values = np.empty(spec.scalars, p.dtype)
-    pack(method.values(step), values)
+    scalars = Packer(spec.scalars, p.dtype)
+    scalars.pack(method.values(step))
     table = np.empty((len(arrays), 1), np.uint64)
     answer = UNSURE
     if _compile.refresh() is not None:
         ids = np.array([id(a) for a in arrays])
         limit = _threads.PARALLEL_FROM - 1
         kernel = _compile.direct(spec)
-        answer = kernel(ids, table, values, limit, id(np.ndarray), p.dtype.num)
+        answer = kernel(ids, table, scalars.array, limit, id(np.ndarray), p.dtype.num)
     if answer == UNSURE:
         arrays = _check_closely(arrays, names)
         table[:, 0] = [a.ctypes.data for a in arrays]
     if answer in (UNSURE, LARGE):
-        _threads.launch(spec, p.size, (table, *_cached_chunks((p.size,)), values))
+        _threads.launch(spec, p.size, (table, *_cached_chunks((p.size,)), scalars.array))
 
 
 def _check_closely(arrays: Sequence[Any], names: Sequence[str]) -> list[Array]:

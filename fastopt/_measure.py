@@ -106,7 +106,7 @@ def stream(group: Group) -> Callable[[], None]:
     spec = _compile.Spec(_make_stream(states), states, 1, group.dtype)
     values = np.full(1, 1e-3, group.dtype)
     table = group.table.copy()
-    table[0] = group.work[2]  # the gradients that were read; a step brings them into its own table
+    table[0] = group.found  # the gradients that were read; a step brings them into its own table
     arguments = (table, group.items, group.chunks, values)
     return lambda: _threads.launch(spec, group.elements, arguments)
 

@@ -168,10 +168,11 @@ class Method:
 
     def spec(self, dtype: np.dtype[Any]) -> Spec:
         """Return what the kernel for arrays of `dtype` is compiled from."""
-        if dtype not in self._specs:
+        spec = self._specs.get(dtype)
+        if spec is None:
             count = len(self.scalars(1, 0.0, *self._numbers)) + self._wrapped
-            self._specs[dtype] = Spec(self._rule, len(self.active_states()), count, dtype)
-        return self._specs[dtype]
+            spec = self._specs[dtype] = Spec(self._rule, len(self.active_states()), count, dtype)
+        return spec
 
     def compiled_values(self) -> Any:
         """Return :meth:`values` for use inside compiled code, as a function of the step and `lr`.
@@ -197,22 +198,34 @@ class Method:
 
 
 @functools.cache
-def _packer(code: str, count: int) -> struct.Struct:
+def _format(count: int, code: str) -> struct.Struct:
     return struct.Struct(f"={count}{code}")  # "=": without it, numbers that are too large become infinite
 
 
-def pack(values: tuple[float, ...], out: np.ndarray[Any, np.dtype[Any]]) -> None:
-    """Write the scalars of a step to `out`, rounded to its dtype.
+class Packer:
+    """The scalars of a step, as the array that a kernel takes."""
 
-    Raises
-    ------
-    ValueError
-        If one is too large for the dtype.
-    """
-    try:
-        _packer(out.dtype.char, len(values)).pack_into(out.data, 0, *values)
-        too_large = math.inf in values or -math.inf in values
-    except OverflowError:
-        too_large = True
-    if too_large:
-        raise ValueError(f"the hyperparameters give the scalars {values}, of which one is too large for {out.dtype}")
+    __slots__ = ("_view", "_write", "array")
+
+    def __init__(self, count: int, dtype: np.dtype[Any]) -> None:
+        self.array = np.empty(count, dtype)
+        self._view = self.array.data
+        self._write = _format(count, dtype.char).pack_into
+
+    def pack(self, values: tuple[float, ...]) -> None:
+        """Write `values` to the array, rounded to its dtype.
+
+        Raises
+        ------
+        ValueError
+            If one is too large for the dtype.
+        """
+        try:
+            self._write(self._view, 0, *values)
+            too_large = math.inf in values or -math.inf in values
+        except OverflowError:
+            too_large = True
+        if too_large:
+            raise ValueError(
+                f"the hyperparameters give the scalars {values}, of which one is too large for {self.array.dtype}"
+            )
