@@ -48,7 +48,7 @@ class Structure(NamedTuple):
                 raise TypeError(f"{name} must be one array, as params is; got a {type(given).__name__} of {len(given)}")
             return (given,)
         if self.kind == "sequence":
-            if isinstance(given, (Mapping, np.ndarray, str)) or not isinstance(given, Iterable):
+            if isinstance(given, (Mapping, np.ndarray, str)) or not isinstance(given, Iterable) or is_on_gpu(given):
                 raise TypeError(
                     f"{name} must be a sequence of {len(self.keys)} arrays, as params is; got {_describe(given)}"
                 )
@@ -65,6 +65,16 @@ class Structure(NamedTuple):
         return [given[key] for key in self.keys]
 
 
+def is_on_gpu(array: Any) -> bool:
+    """Say whether `array` is an array on a GPU, of any library that says so, without importing one."""
+    kind = type(array)
+    if isinstance(array, np.ndarray):
+        return False
+    if hasattr(kind, "__dlpack_device__"):
+        return array.__dlpack_device__()[0] in (2, 13)  # DLPack's CUDA and CUDA managed
+    return hasattr(kind, "__cuda_array_interface__") or bool(getattr(kind, "__cuda_ndarray__", False))
+
+
 def flatten(name: str, given: Any) -> tuple[Structure, list[Any]]:
     """Return the structure of `given` and its arrays in order.
 
@@ -73,7 +83,7 @@ def flatten(name: str, given: Any) -> tuple[Structure, list[Any]]:
     TypeError
         If `given` is neither an array, a sequence nor a mapping with string keys.
     """
-    if isinstance(given, np.ndarray):
+    if isinstance(given, np.ndarray) or is_on_gpu(given):
         return Structure("array", (0,)), [given]
     if isinstance(given, Mapping):
         for key in given:

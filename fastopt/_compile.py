@@ -35,6 +35,11 @@ FLAGS: dict[str, Any] = _ELEMENTS | {"nogil": True}
 # For the scalars of a step: they must be to the bit what Python computes.
 EXACT: dict[str, Any] = {"error_model": "numpy", "fastmath": False}
 
+# On a GPU. Products and sums are contracted there too; divisions and roots are rounded as IEEE 754 says.
+DEVICE: dict[str, Any] = {"fastmath": False, "opt": True}
+# What a thread of a GPU moves at a time, of each array: the most that one instruction can.
+DEVICE_BYTES = 16
+
 #: Why kernels are not kept on disk, or None.
 uncached: str | None = None
 
@@ -174,3 +179,56 @@ def refresh() -> Any:
         return None
     signature = types.int64(MATRIX, TABLE, MATRIX, types.int64, types.int64, types.int64)
     return _compile(_headers.refresh, signature)
+
+
+def device_kernel(spec: Spec, on_device: bool) -> tuple[Callable[..., None], Any]:
+    """Return the CUDA sweep and its signature; `on_device`: the scalars of a step are in memory there."""
+    from ._loops import cuda as loops  # loads numba.cuda
+
+    lanes = DEVICE_BYTES // spec.dtype.itemsize
+    function = loops.make_sweep(spec.rule, device_storage(spec), lanes, on_device)
+    compute = numba.from_dtype(spec.dtype)
+    values = types.uint64 if on_device else types.UniTuple(compute, spec.scalars)
+    return function, types.void(types.uint64, types.int64, types.uint64, types.int64, values)
+
+
+def device_storage(spec: Spec) -> Any:
+    """Return how a kernel reads and writes on a GPU, or in the simulator."""
+    from ._cuda import toolchain
+
+    lanes = DEVICE_BYTES // spec.dtype.itemsize
+    if toolchain.simulated():
+        from ._cuda import simulated
+
+        return simulated.Storage(spec.layout, lanes, spec.scalars)
+    from ._cuda import storage
+
+    return storage.Storage(spec.layout, lanes, spec.scalars)
+
+
+@functools.cache
+def device_sweep(spec: Spec, on_device: bool, device: int) -> Any:
+    """Return the kernel that updates all tensors of one dtype on the GPU `device`, which is the current one."""
+    from ._cuda import toolchain
+
+    return toolchain.compiled(*device_kernel(spec, on_device), **DEVICE)
+
+
+def device_counter(values: Callable[..., Any], spec: Spec) -> tuple[Callable[..., None], Any]:
+    """Return the CUDA kernel that counts a step and works out its scalars, and its signature."""
+    from ._loops import cuda as loops
+
+    return loops.make_advance(values, device_storage(spec)), types.void(types.uint64, types.uint64)
+
+
+_advances: dict[tuple[str, Spec, int], Any] = {}
+
+
+def device_advance(values: Callable[..., Any], spec: Spec, device: int) -> Any:
+    """Return the kernel that counts a step on the GPU `device` and works out its scalars, as `values` does."""
+    from ._cuda import toolchain
+
+    key = (values.__qualname__, spec, device)  # the name says what is in it
+    if key not in _advances:
+        _advances[key] = toolchain.compiled(*device_counter(values, spec), **DEVICE)
+    return _advances[key]

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from . import _compile, _threads
-from ._arrays import Array, as_gradient, check_array, check_disjoint, check_like
+from ._arrays import Array, as_gradient, check_array, check_disjoint, check_like, is_on_gpu
+from ._cuda.plan import update as update_on_gpu
 from ._loops.cpu import LARGE, UNSURE
 from ._method import Method, Packer
 from ._plan import chunks_of
@@ -30,6 +31,7 @@ def as_function(cls: type[Any]) -> Callable[..., Array]:
         if timed and "step" not in keywords:
             raise TypeError(f"{name}() needs step: the number of this update, counted from 1")
         step = check_step(keywords.pop("step")) if timed else 1
+        stream = keywords.pop("stream", None)
         twice = [state for state in every[: len(states)] if state in keywords]
         if twice:
             raise TypeError(f"{name}() got multiple values for {', '.join(twice)}")
@@ -44,7 +46,7 @@ def as_function(cls: type[Any]) -> Callable[..., Array]:
         prefix = len(states) == len(active) and active == every[: len(states)]
         if not prefix or any(state is None for state in states) or any(state is not None for state in rest):
             states = _check_states(name, every, active, (*states, *rest))
-        update_arrays(method, (g, p, *states), ("g", "p", *active), step)
+        update_arrays(method, (g, p, *states), ("g", "p", *active), step, stream)
         return p
 
     function.__name__ = function.__qualname__ = name
@@ -80,9 +82,14 @@ def _check_states(
     return tuple(by_name[state] for state in active)
 
 
-def update_arrays(method: Method, arrays: Sequence[Any], names: Sequence[str], step: int) -> None:
+def update_arrays(method: Method, arrays: Sequence[Any], names: Sequence[str], step: int, stream: Any = None) -> None:
     """Check the gradient, the parameter and the states, in this order, and update them."""
     p = arrays[1]
+    if is_on_gpu(p):
+        update_on_gpu(method, arrays, names, step, stream, _check_closely)
+        return
+    if stream is not None:
+        raise TypeError(f"p is on the CPU, where an update takes no stream; got {stream!r}")
     if not isinstance(p, np.ndarray) or p.dtype.char not in "fd" or not p.dtype.isnative:
         _check_closely(arrays, names)
     spec = method.spec(p.dtype)
@@ -129,7 +136,8 @@ def _signature(cls: type[Any], timed: bool) -> inspect.Signature:
         parameters.append(inspect.Parameter(state, positional, default=default))
     if timed:
         parameters.append(inspect.Parameter("step", keyword))
-    return inspect.Signature([*parameters, *cls.parameters()])
+    stream = inspect.Parameter("stream", keyword, default=None)
+    return inspect.Signature([*parameters, *cls.parameters(), stream])
 
 
 def _document(cls: type[Any], name: str, timed: bool) -> str:
@@ -140,9 +148,9 @@ def _document(cls: type[Any], name: str, timed: bool) -> str:
         "",
         "Parameters",
         "----------",
-        "p : ndarray",
+        "p : ndarray, or array on a GPU",
         "    The parameter, updated in place: float32 or float64, of any shape, contiguous in C or Fortran",
-        "    order.",
+        "    order. The other arrays lie where it lies.",
         "g : ndarray",
         "    Its gradient, of the shape, dtype and memory order of `p`; only read.",
     ]
@@ -159,6 +167,8 @@ def _document(cls: type[Any], name: str, timed: bool) -> str:
     lines += [
         f"{', '.join(cls.hyperparameters)}",
         f"    As for :class:`fastopt.{cls.__name__}`; `lr` is a number.",
+        "stream : object, optional",
+        "    For arrays on a GPU: the stream to work on, as for :meth:`fastopt.Optimizer.step`.",
         "",
         "Returns",
         "-------",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import platform
 from typing import Any
 
@@ -11,6 +10,7 @@ import numba
 import numpy as np
 
 from . import __version__, _compile, _headers, _threads
+from ._cuda import toolchain
 
 _SIMD = (("avx512f", 512), ("avx2", 256), ("avx", 256), ("sse2", 128), ("sve", 128), ("neon", 128))
 
@@ -54,11 +54,5 @@ def info() -> dict[str, Any]:
         "simd_bits": next((bits for name, bits in _SIMD if features.get(name)), 64),
         "kernel_cache": _compile.uncached or "on",
         "array_headers": _headers.probe() or "read directly",
-        "cuda": _cuda(),
+        "cuda": toolchain.describe(),
     }
-
-
-def _cuda() -> str:
-    installed = importlib.util.find_spec("numba_cuda") is not None
-    found = "numba-cuda is installed, but" if installed else "numba-cuda is not installed, and"
-    return f"no: {found} this version of fastopt has no GPU kernels"

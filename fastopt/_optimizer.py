@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ._arrays import Array, Structure, check_array, check_disjoint, check_like, flatten
+from ._cuda import arrays as gpu
+from ._cuda.plan import DeviceGroup
 from ._method import Method
 from ._plan import Group, allocate
 
@@ -21,9 +23,11 @@ class Optimizer(Method):
 
     Parameters
     ----------
-    params : ndarray, sequence of ndarray, or mapping of str to ndarray
+    params : ndarray or array on a GPU, sequence of them, or mapping of str to them
         What is updated in place: float32 or float64 in native byte order, of any shape, contiguous in C or
         Fortran order, writable, no two sharing memory.
+    capturable : bool, default False
+        For GPUs: keep the step number and `lr` there, so that a CUDA graph can hold steps.
     **hyperparameters
         As the subclass has them; see its docstring.
 
@@ -45,55 +49,97 @@ class Optimizer(Method):
 
     __signature__: ClassVar[inspect.Signature]
     _groups: Sequence[Group] = ()
+    _capturable = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         registry[cls.__name__] = cls
         params = inspect.Parameter("params", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-        cls.__signature__ = inspect.Signature([params, *cls.parameters()])
+        capturable = inspect.Parameter("capturable", inspect.Parameter.KEYWORD_ONLY, default=False)
+        cls.__signature__ = inspect.Signature([params, *cls.parameters(), capturable])
 
-    def __init__(self, params: Any, **hyperparameters: Any) -> None:
+    def __init__(self, params: Any, *, capturable: bool = False, **hyperparameters: Any) -> None:
         if not hasattr(type(self), "make"):
             raise TypeError(f"{type(self).__name__} has no rule: make one of its subclasses, such as fastopt.Adam")
-        structure, arrays = flatten("params", params)
-        if not arrays:
+        structure, given = flatten("params", params)
+        if not given:
             raise ValueError("params must hold at least one array, got none")
+        arrays = [gpu.as_header(structure.label("params", t), a) for t, a in enumerate(given)]
         for t, array in enumerate(arrays):
             check_array(structure.label("params", t), array, written=True)
+            if capturable and gpu.device_of(array) is None:
+                where = structure.label("params", t)
+                raise TypeError(f"capturable=True needs all arrays on GPUs; {where} is on the CPU")
         check_disjoint((structure.label("params", t), a) for t, a in enumerate(arrays))
+        self._capturable, self._steps = bool(capturable), 0
         self._set_hyperparameters(dict(self.hyperparameters) | hyperparameters)
-        self.params: Any = params if isinstance(params, (np.ndarray, Mapping, Sequence)) else arrays
-        self.step_count = 0
+        kept = structure.kind == "array" or isinstance(params, (Mapping, Sequence))
+        self.params: Any = params if kept else given
         self._structure: Structure = structure
         self._arrays: list[Array] = arrays
         names = self._state_names = self.active_states()
         self._states: dict[str, list[Array]] = {
-            name: [allocate(a, k, len(names)) for a in arrays] for k, name in enumerate(names)
+            name: [gpu.zeros_like(a) if gpu.device_of(a) is not None else allocate(a, k, len(names)) for a in arrays]
+            for k, name in enumerate(names)
         }
         self._groups = self._make_groups()
+        self._set_clocks(0)
 
     def _make_groups(self) -> list[Group]:
-        groups = []
-        for dtype in dict.fromkeys(a.dtype for a in self._arrays):
-            indices = [t for t, a in enumerate(self._arrays) if a.dtype == dtype]
+        groups: list[Group] = []
+        kinds = [(gpu.device_of(a), a.dtype) for a in self._arrays]
+        for kind in dict.fromkeys(kinds):
+            indices = [t for t, other in enumerate(kinds) if other == kind]
+            params = [self._arrays[t] for t in indices]
             states = [[row[t] for t in indices] for row in self._states.values()]
-            groups.append(Group(self._structure, indices, [self._arrays[t] for t in indices], states))
+            if kind[0] is None:
+                groups.append(Group(self._structure, indices, params, states))
+            else:
+                groups.append(DeviceGroup(self._structure, indices, params, states, self, self._capturable))
         return groups
+
+    @property
+    def capturable(self) -> bool:
+        """Whether the step number and `lr` are kept on the GPU, so that a CUDA graph can hold steps."""
+        return self._capturable
+
+    @property
+    def step_count(self) -> int:
+        """The number of steps taken; with `capturable`, asked of the GPU, after all that it was asked for."""
+        return next((group.read_step() for group in self._clocks()), self._steps)
+
+    @step_count.setter
+    def step_count(self, step: int) -> None:
+        self._steps = step
+        self._set_clocks(step)
+
+    def _set_clocks(self, step: int | None) -> None:
+        for group in self._clocks():
+            group.write_clock(step, self._learning_rate(1))
+
+    def _clocks(self) -> list[DeviceGroup]:
+        """Return the groups that keep the step number and `lr` themselves."""
+        return [group for group in self._groups if isinstance(group, DeviceGroup) and group.capturable]
 
     def _changed(self) -> None:
         super()._changed()
+        if self._capturable and callable(self.lr):
+            raise TypeError(
+                "lr must be a number with capturable=True: a graph calls no Python; set opt.lr between its replays"
+            )
         if self._groups and self.active_states() != self._state_names:
             raise ValueError(
                 f"{type(self).__name__} has the states {self._state_names}; this change would make them "
                 f"{self.active_states()}: make a new optimizer instead"
             )
+        self._set_clocks(None)
 
     @property
     def state(self) -> dict[str, Any]:
         """The states by name, each arranged as `params`; the arrays that steps update, not copies."""
-        return {name: self._structure.pack(row) for name, row in self._states.items()}
+        return {name: self._structure.pack(map(gpu.owner, row)) for name, row in self._states.items()}
 
-    def step(self, grads: Any = None) -> None:
+    def step(self, grads: Any = None, *, stream: Any = None) -> None:
         """Update the parameters and the states in place, in one pass over memory.
 
         Parameters
@@ -102,23 +148,29 @@ class Optimizer(Method):
             The gradients, arranged as `params`; each of the shape, dtype and memory order of its
             parameter, none sharing memory with any other array of the step. Without it, the gradients that
             :meth:`bind` was given.
+        stream : object, optional
+            For arrays on a GPU, which the step does not wait for: a stream of PyTorch, CuPy or Numba, anything with
+            ``__cuda_stream__``, or a handle; without it, the one that the library of `params` uses now.
 
         Raises
         ------
         TypeError, ValueError
             If a gradient is not acceptable, or there is none; nothing has been written then.
+        RuntimeError
+            If the stream is being captured into a graph and the step cannot be.
         """
-        step = self.step_count + 1
+        step = self._steps + 1
         if grads is None:
             self._recall()
         else:
             self._read(grads)
         values = self.values(step)
         for group in self._groups:
+            group.aim(stream)
             group.prepare(self.spec(group.dtype), values)
         for group in self._groups:
             group.launch()
-        self.step_count = step
+        self._steps = step
 
     def _read(self, grads: Any) -> None:
         arrays = self._structure.unpack("grads", grads)
@@ -164,7 +216,7 @@ class Optimizer(Method):
         saved: dict[str, Any] = {"optimizer": type(self).__name__, "step": self.step_count}
         plain = (item for item in self.describe() if item[1] is not None and not callable(item[1]))
         saved.update(plain)
-        saved.update({key: a.copy(order="K") for key, a in self._state_items()})
+        saved.update({key: gpu.copy(a) for key, a in self._state_items()})
         return saved
 
     def _state_items(self) -> list[tuple[str, Array]]:
@@ -218,7 +270,7 @@ class Optimizer(Method):
             hyper.pop("lr", None)
         self._set_hyperparameters(dict.fromkeys(optional - {"lr"}) | hyper)
         for key, array in loaded.items():
-            states[key][...] = array
+            gpu.fill(states[key], array)
         self.step_count = step
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -229,6 +281,8 @@ class Optimizer(Method):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy or a pickle needs; addresses and compiled rules are made anew from it."""
+        if any(gpu.device_of(a) is not None for a in self._arrays):
+            raise TypeError(f"{type(self).__name__} of arrays on a GPU cannot be copied or pickled: use state_dict()")
         return {name: value for name, value in self.__dict__.items() if name not in ("_groups", "_rule", "_specs")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -20,18 +20,18 @@ CHUNK = 1 << 13
 _CHUNK_COST = 64
 
 
-def chunks_of(sizes: Sequence[int]) -> tuple[Array, Array]:
+def chunks_of(sizes: Sequence[int], longest: int = CHUNK) -> tuple[Array, Array]:
     """Return the items and the chunks for tensors of these sizes.
 
-    The cut depends on the sizes alone, never on the number of threads.
+    No chunk has more than `longest` elements. The cut depends on the sizes alone, never on the number of threads.
     """
     pieces = []
     for tensor, size in enumerate(sizes):
-        starts = np.arange(0, size, CHUNK, dtype=np.int64)
+        starts = np.arange(0, size, longest, dtype=np.int64)
         piece = np.empty((len(starts), 3), np.int64)
         piece[:, 0] = tensor
         piece[:, 1] = starts
-        piece[:, 2] = np.minimum(size - starts, CHUNK)
+        piece[:, 2] = np.minimum(size - starts, longest)
         pieces.append(piece)
     chunks = np.concatenate(pieces) if pieces else np.empty((0, 3), np.int64)
     cost = np.cumsum(chunks[:, 2] + _CHUNK_COST)
@@ -154,6 +154,11 @@ class Group:
         if self.grads is not self.bound[0]:
             self.grads, self.found[:] = self.bound
 
+    def aim(self, stream: Any) -> None:
+        """Refuse a stream: there is none on a CPU."""
+        if stream is not None:
+            raise TypeError(f"{self.label('params', 0)} is on the CPU, where a step takes no stream; got {stream!r}")
+
     def prepare(self, spec: Spec, values: tuple[float, ...]) -> None:
         """Take the scalars of a step, and compile its kernel, so that nothing can fail once writing began."""
         if spec is not self.spec:
@@ -167,5 +172,9 @@ class Group:
         self._row[:] = self.found
         arguments = (self.table, self.items, self.chunks, self.values.array)
         _threads.launch(self.spec, self.elements, arguments)
+        self._release()
+
+    def _release(self) -> None:
+        """Let the caller's gradients go, unless they are bound."""
         if self.bound is None or self.grads is not self.bound[0]:
-            self.grads = []  # the caller's memory is the caller's again
+            self.grads = []

@@ -1,0 +1,268 @@
+"""What is taken, what is refused, streams, graphs, checkpoints, in the simulator."""
+
+import gc
+import pickle
+import weakref
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from numba import cuda
+
+import fastopt
+from fastopt._cuda import arrays, toolchain
+
+from .device import Device, Packed, host
+
+
+def pair(n=5, dtype=np.float32):
+    return np.ones(n, dtype), np.full(n, 2, dtype)
+
+
+def unchanged(p, action, kind, *words):
+    """Assert that `action` fails with all of `words` in its message and leaves `p` as it was."""
+    before = host(p).copy()
+    with pytest.raises(kind) as caught:
+        action()
+    for word in words:
+        assert word in str(caught.value)
+    np.testing.assert_array_equal(host(p), before)
+
+
+@pytest.mark.parametrize("wrap", [Device, Packed, cuda.to_device])
+def test_every_way_to_show_an_array(wrap):
+    p, g = pair()
+    given = wrap(p)
+    opt = fastopt.Momentum(given, lr=0.1)
+    opt.step(wrap(g))
+    np.testing.assert_allclose(host(given), 1 - 0.1 * 0.2, rtol=1e-6)
+    assert opt.params is given
+    np.testing.assert_allclose(host(opt.state["v"]), 0.2, rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (0,), (2, 3), (3, 0, 2)])
+def test_shapes_and_orders(shape):
+    for order in "CF":
+        p, g = (np.full(shape, k, np.float64, order=order) for k in (1, 2))
+        fastopt.GD(Device(p), lr=0.5).step(Device(g))
+        assert (p == 0).all()
+
+
+def test_structures_and_both_kinds_at_once():
+    names = ["cpu", "gpu", "wide"]
+    p = {"cpu": pair()[0], "gpu": pair()[0], "wide": pair(3, np.float64)[0]}
+    g = {name: np.full_like(a, 2) for name, a in p.items()}
+    shown = {"cpu": p["cpu"], "gpu": Device(p["gpu"]), "wide": Device(p["wide"])}
+    opt = fastopt.GD(shown, lr=0.5)
+    opt.step({"cpu": g["cpu"], "gpu": Device(g["gpu"]), "wide": Device(g["wide"])})
+    assert all((p[name] == 0).all() for name in names)
+    assert opt.params is shown
+    with pytest.raises(TypeError, match=r"grads\['gpu'\] must be on the GPU 0"):
+        opt.step(g)
+    with pytest.raises(TypeError, match=r"grads\['cpu'\] must be a numpy\.ndarray"):
+        opt.step({name: Device(a) for name, a in g.items()})
+    assert all((p[name] == 0).all() for name in names)
+    assert opt.step_count == 1
+
+
+def test_what_is_refused():
+    p, g = pair(8)
+    given = Device(p)
+    opt = fastopt.Adam(given)
+    unchanged(given, lambda: opt.step(Device(g[::2])), ValueError, "grads", "contiguous")
+    unchanged(given, lambda: opt.step(Device(g[:4])), ValueError, "grads", "shape")
+    unchanged(given, lambda: opt.step(Device(g.astype(np.float64))), TypeError, "float64")
+    unchanged(given, lambda: opt.step(Device(p)), ValueError, "share memory")
+    unchanged(given, lambda: opt.step(given), ValueError, "share memory")
+    unchanged(given, lambda: opt.step(Device(g, mask=Device(g))), TypeError, "mask")
+    unchanged(given, lambda: opt.step(g), TypeError, "must be on the GPU 0", "numpy.ndarray")
+    unchanged(given, lambda: opt.step([1.0] * 8), TypeError, "one array")
+    unchanged(given, opt.step, TypeError, "bind")
+    assert opt.step_count == 0
+    for bad, word in [(Device(p[::2]), "contiguous"), (Device(p, data=(p.ctypes.data, True)), "read-only")]:
+        with pytest.raises(ValueError, match=word):
+            fastopt.Adam(bad)
+    with pytest.raises(TypeError, match="int32"):
+        fastopt.Adam(Device(np.ones(3, np.int32)))
+    with pytest.raises(ValueError, match="share memory"):
+        fastopt.GD([Device(p[:5]), Device(p[4:])])
+    with pytest.raises(ValueError, match="share memory"):
+        fastopt.adam(Device(p), Device(g), Device(g), Device(np.zeros(8, np.float32)), step=1)
+    with pytest.raises(TypeError, match="g must be on a GPU"):
+        fastopt.gd(Device(p), g)
+    with pytest.raises(TypeError, match="complex"):
+        fastopt.GD(Device(np.ones(3, np.complex64)))
+    with pytest.raises(ValueError, match="GPUs"):
+        fastopt.gd(Packed(p), Packed(g, device=1))
+    with pytest.raises(ValueError, match="GPU 0"):
+        opt.step(Packed(g, device=1))
+
+
+def test_jax_is_refused_with_the_reason():
+    kind = type("ArrayImpl", (Packed,), {"__module__": "jaxlib.xla_extension"})
+    with pytest.raises(TypeError, match=r"params\[0\] is a JAX array, which is immutable"):
+        fastopt.GD([kind(np.ones(3))])
+    p, _ = pair()
+    with pytest.raises(TypeError, match="grads is a JAX array"):
+        fastopt.GD(Device(p)).step(kind(np.ones(5, np.float32)))
+
+
+def test_bound_gradients():
+    p, g = pair()
+    opt = fastopt.GD(Device(p), lr=0.5)
+    opt.bind(Device(g))
+    opt.step()
+    g[:] = 4
+    opt.step()
+    assert (p == 1 - 1 - 2).all()
+    opt.step(Device(np.full(5, 8, np.float32)))
+    opt.step()
+    assert (p == -2 - 4 - 2).all()
+
+
+def test_gradients_are_let_go():
+    p, g = pair()
+    opt = fastopt.GD(Device(p))
+    grad = Device(g)
+    gone = weakref.ref(grad)
+    opt.step(grad)
+    del grad
+    gc.collect()
+    assert gone() is None
+
+
+def test_gradients_at_new_places():
+    p, _ = pair()
+    opt = fastopt.GD(Device(p), lr=1.0)
+    kept = [np.full(5, k, np.float32) for k in range(12)]  # more than the rows of addresses on their way
+    for g in kept:
+        opt.step(Device(g))
+    assert (p == 1 - sum(range(12))).all()
+
+
+STREAMS = [
+    0,
+    7,
+    SimpleNamespace(cuda_stream=7),
+    SimpleNamespace(ptr=7),
+    SimpleNamespace(handle=7),
+    SimpleNamespace(handle=SimpleNamespace(value=None)),
+    SimpleNamespace(__cuda_stream__=lambda: (0, 7)),
+    SimpleNamespace(__cuda_stream__=(0, 7)),
+]
+
+
+@pytest.mark.parametrize("stream", STREAMS, ids=str)
+def test_streams(stream, monkeypatch):
+    seen = []
+    monkeypatch.setattr(toolchain, "stream", lambda handle: seen.append(handle) or cuda.stream())
+    p, g = pair()
+    fastopt.GD(Device(p), lr=0.5).step(Device(g), stream=stream)
+    fastopt.gd(Device(p), Device(g), lr=0.5, stream=stream)
+    assert (p == -1).all()
+    assert set(seen) <= {0, 7}
+    assert seen == [arrays.stream_handle(stream, None)] * 2
+
+
+@pytest.mark.parametrize("stream", ["main", -1, True, 1.5])
+def test_what_is_no_stream(stream):
+    p, g = pair()
+    given = Device(p)
+    opt = fastopt.GD(given)
+    unchanged(given, lambda: opt.step(Device(g), stream=stream), TypeError, "stream", repr(stream))
+    unchanged(given, lambda: fastopt.gd(given, Device(g), stream=stream), TypeError, "stream")
+
+
+def test_the_stream_of_the_library(monkeypatch):
+    """PyTorch's and CuPy's current streams are asked for, of the device of the array."""
+    asked = []
+
+    def current(device):
+        asked.append(device)
+        return SimpleNamespace(cuda_stream=11, ptr=12)
+
+    fake = SimpleNamespace(cuda=SimpleNamespace(current_stream=current, get_current_stream=current))
+    monkeypatch.setitem(arrays.sys.modules, "torch", fake)
+    monkeypatch.setitem(arrays.sys.modules, "cupy", fake)
+    for library, handle in [("torch", 11), ("cupy", 12)]:
+        kind = type("Array", (Packed,), {"__module__": library, "detach": lambda self: self})
+        assert arrays.stream_handle(None, arrays.header("p", kind(np.ones(3), device=0))) == handle
+    assert asked == [0, 0]
+    assert arrays.stream_handle(None, arrays.header("p", Device(np.ones(3)))) == 0
+
+
+class TestGraphs:
+    def test_what_cannot_be_captured(self, monkeypatch):
+        p, g = pair()
+        given = Device(p)
+        opt, plain = fastopt.Adam(given, capturable=True), fastopt.Adam(Device(p.copy()))
+        grad = Device(g)
+        plain.bind(Device(g.copy()))
+        opt.step(grad)
+        monkeypatch.setattr(toolchain, "capturing", lambda handle: True)
+        opt.step(grad)
+        unchanged(given, lambda: opt.step(Device(g.copy())), RuntimeError, "other addresses")
+        unchanged(plain.params, plain.step, RuntimeError, "capturable=True")
+        states = [Device(np.zeros_like(p)) for _ in range(2)]
+        unchanged(given, lambda: fastopt.adam(given, grad, *states, step=1), RuntimeError, "captured")
+        assert opt.step_count == 2
+
+    def test_lr_can_be_changed_and_is_a_number(self):
+        p, g = pair()
+        opt = fastopt.GD(Device(p), lr=0.5, capturable=True)
+        opt.bind(Device(g))
+        opt.step()
+        opt.lr = 1.0
+        opt.step()
+        assert (p == 1 - 1 - 2).all()
+        with pytest.raises(TypeError, match="capturable"):
+            opt.lr = lambda step: 0.1
+        assert opt.lr == 1.0
+        with pytest.raises(TypeError, match="capturable"):
+            fastopt.GD(Device(p), lr=lambda step: 0.1, capturable=True)
+        with pytest.raises(TypeError, match="on the CPU"):
+            fastopt.GD([Device(p), pair()[0]], capturable=True)
+
+
+def test_checkpoints_go_from_device_to_device_and_to_the_cpu(tmp_path):
+    p, g = pair()
+    opt = fastopt.Adam([Device(p)], lr=0.1)
+    opt.step([Device(g)])
+    np.savez(tmp_path / "a.npz", **opt.state_dict())
+    saved = np.load(tmp_path / "a.npz")
+    assert isinstance(opt.state_dict()["m/0"], np.ndarray)
+    for capturable in (False, True):
+        q = p.copy()
+        other = fastopt.Adam([Device(q)], capturable=capturable)
+        other.load_state_dict(saved)
+        other.step([Device(g)])
+        assert other.step_count == 2
+        r = p.copy()
+        on_cpu = fastopt.Adam([r])
+        on_cpu.load_state_dict(saved)
+        on_cpu.step([g])
+        np.testing.assert_allclose(q, r, rtol=1e-6)
+    opt.step([Device(g)])
+    np.testing.assert_array_equal(p, q)
+
+
+def test_no_copies_by_pickle():
+    opt = fastopt.Adam(Device(pair()[0]))
+    with pytest.raises(TypeError, match="state_dict"):
+        pickle.dumps(opt)
+
+
+def test_a_fortran_state_survives_a_checkpoint():
+    p = np.asfortranarray(np.ones((2, 3)))
+    g = np.asfortranarray(np.arange(6.0).reshape(2, 3))
+    opt = fastopt.Momentum(Device(p), beta=0.0)
+    opt.step(Device(g))
+    saved = opt.state_dict()
+    np.testing.assert_array_equal(saved["v"], g)
+    saved["v"] = saved["v"] + 1
+    opt.load_state_dict(saved)
+    np.testing.assert_array_equal(opt.state_dict()["v"], g + 1)
+
+
+def test_info_says_so():
+    assert fastopt.info()["cuda"].startswith("simulated")

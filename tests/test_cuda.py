@@ -1,0 +1,190 @@
+"""CUDA without a GPU: the simulator, the errors where there is none, and what the compiler made of each kernel."""
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import fastopt
+from fastopt import _compile
+from fastopt._cuda import toolchain
+from fastopt._optimizer import registry
+
+from .cases import CASES, name_of
+from .simulated.device import Device, Packed
+
+HERE = Path(__file__).parent
+
+
+def test_everything_in_the_simulator():
+    run = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE / "simulated")]
+    environment = os.environ | {"NUMBA_ENABLE_CUDASIM": "1"}
+    done = subprocess.run(run, check=False, env=environment, capture_output=True, text=True, cwd=HERE.parent)
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+    assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 450
+    assert "skipped" not in done.stdout
+
+
+class TestWithoutAGpu:
+    @pytest.fixture(autouse=True)
+    def _fresh(self):
+        toolchain.why_not.cache_clear()
+        yield
+        toolchain.why_not.cache_clear()
+
+    def test_a_missing_package_is_named_with_its_extra(self, monkeypatch):
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+        for use in (fastopt.Adam, lambda p: fastopt.gd(p, p)):
+            with pytest.raises(toolchain.CudaUnavailableError, match=r"numba-cuda is not installed.*fastopt\[cuda13\]"):
+                use(Device(np.ones(3)))
+        assert "fastopt[cuda13]" in fastopt.info()["cuda"]
+
+    def test_a_driver_that_is_missing_or_too_old(self, monkeypatch):
+        pytest.importorskip("numba_cuda", reason="needs the extra `cuda-check`")
+        from numba import cuda
+
+        monkeypatch.setattr(cuda, "is_available", lambda: False)
+        monkeypatch.setattr(cuda, "cuda_error", lambda: "no\ndriver library")
+        with pytest.raises(toolchain.CudaUnavailableError, match="the driver cannot be used: no driver library"):
+            fastopt.Adam(Packed(np.ones(3)))
+        toolchain.why_not.cache_clear()
+        monkeypatch.setattr(cuda, "is_available", lambda: True)
+        monkeypatch.setattr(cuda, "is_supported_version", lambda: False)
+        assert "too old" in fastopt.info()["cuda"]
+        assert "fastopt[cuda12]" in fastopt.info()["cuda"]
+
+    def test_a_stream_on_the_cpu_is_refused(self):
+        p, g = np.ones((2, 3))
+        opt = fastopt.GD(p)
+        with pytest.raises(TypeError, match="params is on the CPU, where a step takes no stream; got 0"):
+            opt.step(g, stream=0)
+        with pytest.raises(TypeError, match="p is on the CPU"):
+            fastopt.gd(p, g, stream=0)
+        assert (p == 1).all()
+        assert opt.step_count == 0
+        assert not opt.capturable
+
+    def test_capturable_is_for_gpus(self):
+        with pytest.raises(TypeError, match=r"capturable=True needs all arrays on GPUs; params\[0\] is on the CPU"):
+            fastopt.GD([np.ones(3)], capturable=True)
+
+
+def ptxas():
+    """Return the assembler of the extra `cuda-check`, of the same release as the compiler."""
+    spec = importlib.util.find_spec("nvidia")
+    for folder in spec.submodule_search_locations if spec else ():
+        for file in Path(folder).glob("cu13/bin/ptxas*"):
+            return str(file)
+    return None
+
+
+CAPABILITIES = [(7, 5), (8, 0), (9, 0), (10, 0)]
+every_case = pytest.mark.parametrize("case", CASES, ids=name_of)
+every_dtype = pytest.mark.parametrize("dtype", ["float32", "float64"])
+every_capability = pytest.mark.parametrize("capability", CAPABILITIES, ids=str)
+
+
+@pytest.fixture
+def compile_for(monkeypatch):
+    """Return a function that compiles a kernel to PTX for a device that is not here."""
+    if importlib.util.find_spec("numba_cuda") is None or ptxas() is None:
+        pytest.skip("needs the extra `cuda-check`")
+    from numba import cuda
+    from numba.cuda import dispatcher
+
+    toolchain.complete()
+
+    def compile_for(function, signature, capability):
+        device = SimpleNamespace(compute_capability=capability)
+        monkeypatch.setattr(dispatcher, "get_current_device", lambda: device)
+        options = {"device": False, "abi": "numba", "cc": capability, **_compile.DEVICE}
+        text, _ = cuda.compile(function, signature, **options)
+        return text
+
+    return compile_for
+
+
+def instructions(ptx):
+    """Return how often each instruction stands in a kernel."""
+    return Counter(re.findall(r"^\s+(?:@!?%p\d+\s+)?([a-z][\w.]+)\s[^;]*;", ptx, re.MULTILINE))
+
+
+def assemble(ptx, capability, tmp_path):
+    """Return registers, bytes of stack and bytes of spills of a kernel."""
+    file = tmp_path / "kernel.ptx"
+    file.write_text(ptx)
+    run = [ptxas(), "-v", f"-arch=sm_{capability[0]}{capability[1]}", str(file), "-o", str(tmp_path / "kernel.cubin")]
+    done = subprocess.run(run, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    stack, stores, loads = map(
+        int,
+        re.search(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", done.stderr).groups(),
+    )
+    return int(re.search(r"Used (\d+) registers", done.stderr)[1]), stack, stores + loads
+
+
+@every_case
+@every_dtype
+@every_capability
+def test_the_sweep(case, dtype, capability, compile_for, tmp_path):
+    """16 bytes at a time, no double precision in a float32 kernel, no calls, no local memory, few registers."""
+    name, kwargs = case
+    spec = registry[name].with_hyperparameters(**kwargs).spec(np.dtype(dtype))
+    for on_device in (False, True):
+        ptx = compile_for(*_compile.device_kernel(spec, on_device), capability)
+        found = instructions(ptx)
+        lanes, bits = (4, 32) if dtype == "float32" else (2, 64)
+        packed = {
+            kind: sum(n for op, n in found.items() if re.fullmatch(rf"{kind}\.global\.v{lanes}\.[fb]{bits}", op))
+            for kind in ("ld", "st")
+        }
+        assert packed == {"ld": 2 + spec.states, "st": 1 + spec.states}
+        # The remainder: one element at a time, once.
+        single = sum(n for op, n in found.items() if re.fullmatch(rf"st\.global\.[fb]{bits}", op))
+        assert single == 1 + spec.states
+        assert not [op for op in found if op.startswith(("call", "ld.local", "st.local"))]
+        if dtype == "float32":
+            assert ".f64" not in ptx
+        rooted = name in ("Adam", "AdamW", "RMSprop")
+        for op in ("sqrt", "div"):
+            assert found[f"{op}.rn.f{bits}"] == (lanes + 1 if rooted else 0), op  # rounded as IEEE 754 says
+        registers, stack, spills = assemble(ptx, capability, tmp_path)
+        assert (stack, spills) == (0, 0)
+        assert registers <= (64 if dtype == "float32" else 80)  # four or three blocks of 256 threads on a processor
+
+
+@every_case
+@every_capability
+def test_the_kernel_that_counts(case, capability, compile_for, tmp_path):
+    """A capturable step works its scalars out in double precision, once."""
+    name, kwargs = case
+    method = registry[name].with_hyperparameters(**kwargs | {"lr": 0.1})
+    spec = method.spec(np.dtype(np.float32))
+    ptx = compile_for(*_compile.device_counter(method.compiled_values(), spec), capability)
+    found = instructions(ptx)
+    assert sum(n for op, n in found.items() if re.fullmatch(r"st\.global\.[fbu]32", op)) == spec.scalars
+    assert sum(n for op, n in found.items() if re.fullmatch(r"st\.global\.[ubs]64", op)) == 1  # the step number
+    _, _, spills = assemble(ptx, capability, tmp_path)
+    assert spills == 0
+
+
+def test_the_checks_see_what_they_should(compile_for, tmp_path):
+    """A kernel with double precision, an approximate root, or one element at a time is told from a good one."""
+
+    def make(*, nothing):
+        def rule(s, g, p):
+            return (np.float32(p - 0.1 * np.sqrt(g)),)
+
+        return rule
+
+    spec = _compile.Spec(make(nothing=True), 0, 1, np.dtype(np.float32))
+    ptx = compile_for(*_compile.device_kernel(spec, False), (9, 0))
+    assert ".f64" in ptx
+    assert instructions("  ld.global.v4.f32 \t{%f1, %f2}, [%rd1];\n  @%p1 bra \tL;\n")["ld.global.v4.f32"] == 1
