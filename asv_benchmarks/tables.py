@@ -16,8 +16,8 @@ BEGIN, END = "<!-- from cpu.json: begin -->\n", "\n<!-- from cpu.json: end -->"
 
 def with_tables(text: str) -> str:
     """Return the text with what stands between the marks replaced by the tables."""
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
+    before, rest = text.split(BEGIN)  # a mark that is missing, or there twice, is an error
+    _, after = rest.split(END)
     return f"{before}{BEGIN}\n{report.markdown(figures())}\n{END}{after}"
 
 
