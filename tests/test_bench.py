@@ -148,6 +148,34 @@ def test_losses_are_shown():
     assert "| 2^6 | 1 µs |  | **0.50** | 2.00 | WRONG |" in text
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--json", "missing/x.json"], "missing/x.json cannot be written"),
+        (["--plot", "x.xyz"], "must end in one of"),
+        (["--plot", "x"], "must end in one of"),
+        (["--threads", "0"], "from 1 to"),
+        (["--threads", "9999"], "from 1 to"),
+        (["--seconds", "nan"], "positive"),
+        (["--factor", "-1"], "positive"),
+        (["--compare", "absent.json"], "absent.json"),
+        (["--compare", "empty.json"], "holds no figures"),
+        (["--compare", "text.json"], "holds no figures"),
+        (["--compare", "other.json"], "none of the cases"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_measuring(arguments, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty.json").write_text("{}")
+    (tmp_path / "text.json").write_text("?")
+    (tmp_path / "other.json").write_text(json.dumps({"rows": [{"case": "7", "ratio": 1.0}]}))
+    monkeypatch.setattr(run, "compare", lambda *given: pytest.fail("measured"))
+    with pytest.raises(SystemExit) as caught:
+        _cli.main([*QUICK, *arguments])
+    assert caught.value.code == 2
+    assert words in capsys.readouterr().err
+
+
 def test_names_are_checked(capsys):
     with pytest.raises(SystemExit):
         cli.main(["--only", "Nobody"])

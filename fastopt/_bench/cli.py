@@ -4,15 +4,50 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from .. import _threads
 from .._cli import size
 from . import run
 from .peers import PEERS
 
 SIZES = [2**k for k in (0, 6, 10, 12, 14, 16, 18, 20, 22, 24, 26, 27)]
+
+
+def _positive(text: str) -> float:
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be positive and finite, got {text!r}")
+    return number
+
+
+def _threads_of(text: str) -> int:
+    number, most = int(text), _threads.budget()
+    if not 1 <= number <= most:
+        raise argparse.ArgumentTypeError(f"must be from 1 to {most}, which is what is allowed here, got {text!r}")
+    return number
+
+
+def _earlier(file: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Return the figures written before, if there is something in them to compare with."""
+    try:
+        figures: dict[str, Any] = json.loads(Path(file).read_text())
+        cases = {row["case"] for row in figures["rows"] if row["ratio"] > 0}
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{file} holds no figures of `fastopt bench --json`: {error!r}") from None
+    wanted = {f"{count:_}" for count in options.sizes} | set(options.models)
+    if not cases & wanted:
+        raise ValueError(f"{file} has none of the cases to be measured: it has {sorted(cases)}")
+    return figures
+
+
+def _check_writable(file: str) -> None:
+    if not os.access(Path(file).parent, os.W_OK) or Path(file).is_dir():
+        raise OSError(f"{file} cannot be written")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -25,24 +60,32 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sizes", nargs="*", type=size, default=SIZES, help="elements (default 1 to 2^27)")
     parser.add_argument("--models", nargs="*", metavar="NAME", choices=run.models(), default=list(run.models()))
     parser.add_argument("--roofline", type=size, default=2**26, help="elements for all optimizers (default 2^26)")
-    parser.add_argument("--threads", type=int, help="for everybody (default: all that are allowed)")
-    parser.add_argument("--seconds", type=float, default=4.0, help="how long to measure each case (default 4)")
+    parser.add_argument("--threads", type=_threads_of, help="for everybody (default: all that are allowed)")
+    parser.add_argument("--seconds", type=_positive, default=4.0, help="how long to measure each case (default 4)")
     parser.add_argument("--json", metavar="FILE", help="write the figures")
     parser.add_argument("--plot", metavar="FILE", help="draw them (an image file)")
     parser.add_argument("--compare", metavar="OLD.json", help="compare with figures written before")
-    parser.add_argument("--factor", type=float, default=1.25, help="how much slower is too slow (default 1.25)")
+    parser.add_argument("--factor", type=_positive, default=1.25, help="how much slower is too slow (default 1.25)")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return the exit status: 1 if a rival is wrong or, with --compare, fastopt slower."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
     try:
         from . import report
     except ImportError as error:
         print(f"fastopt bench needs {error.name}: pip install 'fastopt[bench]'", file=sys.stderr)
         return 1
-    old = json.loads(Path(options.compare).read_text()) if options.compare else None
+    try:
+        old = _earlier(options.compare, options) if options.compare else None
+        for file in filter(None, (options.json, options.plot)):
+            _check_writable(file)
+        if options.plot:
+            report.check_format(options.plot)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))  # now, not after minutes of measuring
     peers = list(dict.fromkeys([*run.OWN, *(options.only or PEERS)]))
     cases = [(f"{count:_}", [[count]]) for count in options.sizes]
     cases += [(name, run.models()[name]) for name in options.models]

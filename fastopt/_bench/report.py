@@ -140,6 +140,21 @@ def plot(result: dict[str, Any], path: str) -> None:
     figure.savefig(path, dpi=130, metadata={"Description": fingerprint(result)} if path.endswith(".png") else None)
 
 
+def check_format(path: str) -> None:
+    """Raise unless a picture can be written in the format that the name asks for.
+
+    Raises
+    ------
+    ValueError
+        If there is no such format.
+    """
+    from matplotlib.backend_bases import FigureCanvasBase  # 0.3 s
+
+    formats = FigureCanvasBase.get_supported_filetypes()
+    if path.rpartition(".")[2].lower() not in formats:
+        raise ValueError(f"{path} must end in one of {', '.join(sorted(formats))}")
+
+
 def fingerprint(result: dict[str, Any]) -> str:
     """Return what a picture says of the figures that it was drawn from."""
     return hashlib.sha256(json.dumps(result["rows"], sort_keys=True).encode()).hexdigest()

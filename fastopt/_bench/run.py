@@ -149,7 +149,7 @@ def set_threads(threads: int | None) -> int:
     """Give every rival the same number of threads and return it; JAX takes its number from the affinity alone."""
     import numba
 
-    count = min(threads or _threads.budget(), _threads.budget())
+    count = threads or _threads.budget()
     numba.set_num_threads(count)
     try:
         import torch

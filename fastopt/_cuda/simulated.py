@@ -49,13 +49,19 @@ class Storage:
     def aligned(self, addresses: Sequence[int]) -> bool:
         return all(a % (self.lanes * d.itemsize) == 0 for a, d in zip(addresses, self.dtypes, strict=True))
 
-    def _load(self, addresses: Sequence[int], i: int, lanes: int) -> tuple[Any, ...]:
+    def _moved(self, addresses: Sequence[int], i: int, lanes: int) -> tuple[int, ...]:
         moved = self.advance(addresses, i)
+        if lanes > 1 and not self.aligned(moved):
+            raise RuntimeError("misaligned address: a device stops there")
+        return moved
+
+    def _load(self, addresses: Sequence[int], i: int, lanes: int) -> tuple[Any, ...]:
+        moved = self._moved(addresses, i, lanes)
         columns = [view(a, dtype, lanes) for a, dtype in zip(moved, self.dtypes, strict=True)]
         return tuple(tuple(column[lane] for column in columns) for lane in range(lanes))
 
     def _store(self, addresses: Sequence[int], i: int, values: Sequence[Any], lanes: int) -> None:
-        moved = self.advance(addresses, i)
+        moved = self._moved(addresses, i, lanes)
         for k in range(1, len(self.dtypes)):
             out = view(moved[k], self.dtypes[k], lanes)
             for lane in range(lanes):
