@@ -98,7 +98,7 @@ def _interface(name: str, array: Any) -> dict[str, Any]:
         array = array.detach()  # the same memory; PyTorch shows none of what it differentiates
     try:
         return dict(array.__cuda_array_interface__)
-    except AttributeError:
+    except (AttributeError, TypeError):  # there is none, or, of PyTorch, none for this dtype
         return _from_dlpack(name, array)
 
 

@@ -164,7 +164,7 @@ def launcher(kernel: Any, blocks: int, threads: int, handle: int) -> Any:
 @functools.lru_cache(maxsize=256)
 def _launcher(kernel: Any, blocks: int, threads: int, handle: int) -> Any:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", numba.NumbaPerformanceWarning)  # few blocks are right for few elements
+        warnings.simplefilter("ignore")  # about few blocks, which are right for few elements
         return kernel[blocks, threads, stream(handle)]
 
 
@@ -178,12 +178,14 @@ def capturing(handle: int) -> bool:
 
 
 def device_at(address: int) -> int:
-    """Return the device that an address belongs to."""
+    """Return the device that an address belongs to; the current one for that of an empty array, 0."""
     if simulated():
         return 0
+    cuda = module()
+    if not address:
+        return int(cuda.get_current_device().id)
     from cuda.bindings import driver
 
-    module()
     attribute = driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
     return int(_call(driver.cuPointerGetAttribute(attribute, address))[0])
 

@@ -1,5 +1,6 @@
 """What is taken, what is refused, streams, graphs, checkpoints, in the simulator."""
 
+import ctypes
 import gc
 import pickle
 import weakref
@@ -96,6 +97,25 @@ def test_what_is_refused():
         fastopt.gd(Packed(p), Packed(g, device=1))
     with pytest.raises(ValueError, match="GPU 0"):
         opt.step(Packed(g, device=1))
+
+
+def test_a_dtype_that_only_dlpack_has():
+    class Bfloat16(Packed):
+        @property
+        def __cuda_array_interface__(self):
+            raise TypeError("unsupported")
+
+        def __dlpack__(self, *, stream):
+            capsule = super().__dlpack__(stream=stream)
+            get = ctypes.pythonapi.PyCapsule_GetPointer
+            get.restype, get.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
+            tensor = arrays._Tensor.from_address(get(capsule, b"dltensor"))
+            assert (tensor.code, tensor.bits) == (1, 16)
+            tensor.code = 4
+            return capsule
+
+    with pytest.raises(TypeError, match="params has DLPack's dtype 4, 16 bits; it must be float32 or float64"):
+        fastopt.GD(Bfloat16(np.ones(3, np.uint16)))
 
 
 def test_jax_is_refused_with_the_reason():
