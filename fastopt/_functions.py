@@ -85,7 +85,7 @@ def _check_states(
 def update_arrays(method: Method, arrays: Sequence[Any], names: Sequence[str], step: int, stream: Any = None) -> None:
     """Check the gradient, the parameter and the states, in this order, and update them."""
     p = arrays[1]
-    if is_on_gpu(p):
+    if not isinstance(p, np.ndarray) and is_on_gpu(p):
         update_on_gpu(method, arrays, names, step, stream, _check_closely)
         return
     if stream is not None:
