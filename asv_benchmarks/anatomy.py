@@ -32,9 +32,9 @@ def parts(elements: int) -> dict[str, float]:
         "  of which the compiled check": lambda: check(*address),
         "scalars: bias corrections, decay": lambda: bound.values(1),
         "scalars into the kernel's dtype": lambda: group.prepare(bound.spec(p.dtype), values),
-        "launch: table, threads, kernel": group.launch,
-        "  of which the kernel": lambda: kernel(table, group.items, group.chunks, group.values.array),
-        "  of which a kernel without elements": lambda: kernel(table, *nothing, group.values.array),
+        "launch: table, threads, kernel": lambda: group.launch(1),
+        "  of which the kernel": lambda: kernel(table, group.items, group.chunks, group.values.array, 1),
+        "  of which a kernel without elements": lambda: kernel(table, *nothing, group.values.array, 1),
         "the same bytes, nothing computed": _measure.stream(group),
     }
     taken = _measure.times(functions, rounds=300, seconds=8, turn=1e-3)

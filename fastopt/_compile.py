@@ -49,17 +49,21 @@ MATRIX = types.Array(types.int64, 2, "C")
 
 
 class Spec(NamedTuple):
-    """What a kernel is compiled from: the rule, how many states and scalars it takes, the dtype."""
+    """What a kernel is compiled from.
+
+    The rule, how many states and scalars it takes, the dtype of the parameter, and those of the states, if they differ.
+    """
 
     rule: Callable[..., Any]
     states: int
     scalars: int
     dtype: np.dtype[Any]
+    stored: tuple[np.dtype[Any], ...] = ()
 
     @property
     def layout(self) -> tuple[np.dtype[Any], ...]:
         """The dtype of each array: gradient, parameter, states."""
-        return (self.dtype,) * (2 + self.states)
+        return (self.dtype, self.dtype, *(self.stored or (self.dtype,) * self.states))
 
     @property
     def scalar_layout(self) -> tuple[np.dtype[Any], ...]:
@@ -160,7 +164,7 @@ def run(spec: Spec) -> Callable[..., None]:
 def sweep(spec: Spec, parallel: bool) -> Any:
     """Return the kernel that updates all tensors of one dtype."""
     function = cpu.make_sweep(run(spec), spec.layout, spec.scalar_layout)
-    signature = types.void(TABLE, VECTOR, MATRIX, spec.values)
+    signature = types.void(TABLE, VECTOR, MATRIX, spec.values, types.int64)
     return _compile(function, signature, parallel=parallel)
 
 

@@ -106,7 +106,7 @@ def update_arrays(method: Method, arrays: Sequence[Any], names: Sequence[str], s
         arrays = _check_closely(arrays, names)
         table[:, 0] = [a.ctypes.data for a in arrays]
     if answer in (UNSURE, LARGE):
-        _threads.launch(spec, p.size, (table, *_cached_chunks((p.size,)), scalars.array))
+        _threads.launch(spec, p.size, (table, *_cached_chunks((p.size,)), scalars.array, step))
 
 
 def _check_closely(arrays: Sequence[Any], names: Sequence[str]) -> list[Array]:

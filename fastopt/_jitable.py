@@ -123,7 +123,7 @@ def jitable(optimizer: type[Optimizer], **hyperparameters: Any) -> Callable[...,
             for k in range(len(values)):
                 if abs(values[k]) == np.inf:
                     raise ValueError("the hyperparameters give a scalar that is too large for the dtype")
-            run(addresses, size, values)
+            run(addresses, size, values, np.uint32(0), 0)  # nothing here is rounded at random
 
         return named_by_contents(implementation)
 

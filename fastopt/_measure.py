@@ -103,11 +103,12 @@ def stream(group: Group) -> Callable[[], None]:
     if not group.grads:
         raise ValueError("the group must have read gradients, got none")
     states = len(group.states)
-    spec = _compile.Spec(_make_stream(states), states, 1, group.dtype)
+    stored = tuple(row[0].dtype for row in group.states)
+    spec = _compile.Spec(_make_stream(states), states, 1, group.dtype, stored)
     values = np.full(1, 1e-3, group.dtype)
     table = group.table.copy()
     table[0] = group.found  # the gradients that were read; a step brings them into its own table
-    arguments = (table, group.items, group.chunks, values)
+    arguments = (table, group.items, group.chunks, values, 0)
     return lambda: _threads.launch(spec, group.elements, arguments)
 
 

@@ -171,8 +171,13 @@ class Method:
         spec = self._specs.get(dtype)
         if spec is None:
             count = len(self.scalars(1, 0.0, *self._numbers)) + self._wrapped
-            spec = self._specs[dtype] = Spec(self._rule, len(self.active_states()), count, dtype)
+            spec = Spec(self._rule, len(self.active_states()), count, dtype, self._stored(dtype))
+            self._specs[dtype] = spec
         return spec
+
+    def _stored(self, dtype: np.dtype[Any]) -> tuple[np.dtype[Any], ...]:
+        """Return the dtypes of the states of parameters of `dtype`, or nothing if they are `dtype`."""
+        return ()
 
     def compiled_values(self) -> Any:
         """Return :meth:`values` for use inside compiled code, as a function of the step and `lr`.

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ._arrays import Array, Structure, check_array, check_disjoint, check_like, flatten
+from . import _checkpoint, _formats
+from ._arrays import Array, Structure, check_array, check_disjoint, flatten
 from ._cuda import arrays as gpu
 from ._cuda.plan import DeviceGroup
 from ._method import Method
@@ -26,6 +27,9 @@ class Optimizer(Method):
     params : ndarray or array on a GPU, sequence of them, or mapping of str to them
         What is updated in place: float32 or float64 in native byte order, of any shape, contiguous in C or
         Fortran order, writable, no two sharing memory.
+    state_dtype : str, dtype, or mapping of state to them, optional
+        How states are stored: "bfloat16" or "float16" beside float32 parameters, "float32" beside float64; by
+        default as the parameters are. Arithmetic is in the dtype of the parameters.
     capturable : bool, default False
         For GPUs: keep the step number and `lr` there, so that a CUDA graph can hold steps.
     **hyperparameters
@@ -35,7 +39,8 @@ class Optimizer(Method):
     ----------
     params : as given
     state : dict of str to (arrays arranged as `params`)
-        Live: these are the arrays that steps update.
+        Live: these are the arrays that steps update. bfloat16 is ml_dtypes' if that is installed, and uint16 (the upper
+        half of a float32) if not.
     step_count : int
         The number of steps taken.
 
@@ -50,15 +55,19 @@ class Optimizer(Method):
     __signature__: ClassVar[inspect.Signature]
     _groups: Sequence[Group] = ()
     _capturable = False
+    _formats: Mapping[str, str] = {}
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         registry[cls.__name__] = cls
         params = inspect.Parameter("params", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-        capturable = inspect.Parameter("capturable", inspect.Parameter.KEYWORD_ONLY, default=False)
-        cls.__signature__ = inspect.Signature([params, *cls.parameters(), capturable])
+        own = {"state_dtype": None, "capturable": False}
+        others = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=d) for n, d in own.items()]
+        cls.__signature__ = inspect.Signature([params, *cls.parameters(), *others])
 
-    def __init__(self, params: Any, *, capturable: bool = False, **hyperparameters: Any) -> None:
+    def __init__(
+        self, params: Any, *, state_dtype: Any = None, capturable: bool = False, **hyperparameters: Any
+    ) -> None:
         if not hasattr(type(self), "make"):
             raise TypeError(f"{type(self).__name__} has no rule: make one of its subclasses, such as fastopt.Adam")
         structure, given = flatten("params", params)
@@ -78,12 +87,28 @@ class Optimizer(Method):
         self._structure: Structure = structure
         self._arrays: list[Array] = arrays
         names = self._state_names = self.active_states()
-        self._states: dict[str, list[Array]] = {
-            name: [gpu.zeros_like(a) if gpu.device_of(a) is not None else allocate(a, k, len(names)) for a in arrays]
-            for k, name in enumerate(names)
-        }
+        self._formats = _formats.by_state(state_dtype, names, type(self).__name__)
+        self._states = self._make_states()
         self._groups = self._make_groups()
         self._set_clocks(0)
+
+    def _make_states(self) -> dict[str, list[Array]]:
+        states: dict[str, list[Array]] = {name: [] for name in self._state_names}
+        for k, name in enumerate(states):
+            for t, array in enumerate(self._arrays):
+                dtype = _formats.stored(self._formats.get(name), array.dtype)
+                if gpu.device_of(array) is None:
+                    states[name].append(allocate(array, k, len(states), dtype))
+                elif dtype == array.dtype:
+                    states[name].append(gpu.zeros_like(array))
+                else:
+                    where = self._structure.label("params", t)
+                    raise TypeError(f"state_dtype is for the CPU so far, and {where} is on a GPU")
+        return states
+
+    def _stored(self, dtype: np.dtype[Any]) -> tuple[np.dtype[Any], ...]:
+        dtypes = tuple(_formats.stored(self._formats.get(name), dtype) for name in self.active_states())
+        return dtypes if set(dtypes) - {dtype} else ()
 
     def _make_groups(self) -> list[Group]:
         groups: list[Group] = []
@@ -137,7 +162,9 @@ class Optimizer(Method):
     @property
     def state(self) -> dict[str, Any]:
         """The states by name, each arranged as `params`; the arrays that steps update, not copies."""
-        return {name: self._structure.pack(map(gpu.owner, row)) for name, row in self._states.items()}
+        return {
+            name: self._structure.pack(_formats.shown(gpu.owner(a)) for a in row) for name, row in self._states.items()
+        }
 
     def step(self, grads: Any = None, *, stream: Any = None) -> None:
         """Update the parameters and the states in place, in one pass over memory.
@@ -169,7 +196,7 @@ class Optimizer(Method):
             group.aim(stream)
             group.prepare(self.spec(group.dtype), values)
         for group in self._groups:
-            group.launch()
+            group.launch(step)
         self._steps = step
 
     def _read(self, grads: Any) -> None:
@@ -213,19 +240,7 @@ class Optimizer(Method):
             ``optimizer``, ``step``, every hyperparameter by name, and the states: ``m`` for a single array,
             ``m/0`` or ``m/name`` for a sequence or a mapping.
         """
-        saved: dict[str, Any] = {"optimizer": type(self).__name__, "step": self.step_count}
-        plain = (item for item in self.describe() if item[1] is not None and not callable(item[1]))
-        saved.update(plain)
-        saved.update({key: gpu.copy(a) for key, a in self._state_items()})
-        return saved
-
-    def _state_items(self) -> list[tuple[str, Array]]:
-        single = self._structure.kind == "array"
-        return [
-            (name if single else f"{name}/{self._structure.keys[t]}", a)
-            for name, row in self._states.items()
-            for t, a in enumerate(row)
-        ]
+        return _checkpoint.save(self)
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Go on from a checkpoint: states, step number and hyperparameters.
@@ -244,34 +259,7 @@ class Optimizer(Method):
             If it is of another optimizer, or an entry is missing, unexpected or unacceptable; nothing has
             been changed then.
         """
-        own = type(self).__name__
-        if not isinstance(saved, Mapping):
-            raise TypeError(f"the checkpoint must be a mapping, got {type(saved).__name__}")
-        of = str(saved.get("optimizer"))
-        if of != own:
-            raise ValueError(f"the checkpoint must be of {own}, got one of {of}")
-        states = dict(self._state_items())
-        hyper = {n: np.asarray(saved[n]).tolist() for n in self._fields if n in saved}
-        optional = {name for name, value in self.hyperparameters.items() if value is None} | {"lr"}
-        required = ({"step", *states, *self._fields} - optional) | {"optimizer"}
-        missing = sorted(required - set(saved))
-        extra = sorted(set(saved) - required - optional)
-        if missing or extra:
-            raise ValueError(f"the checkpoint lacks the entries {missing} and has the extra ones {extra}")
-        step = np.asarray(saved["step"]).tolist()
-        if not isinstance(step, int) or isinstance(step, bool) or step < 0:
-            raise ValueError(f"step must be an integer >= 0, got {step!r}")
-        loaded = {key: np.asarray(saved[key]) for key in states}
-        for key, array in loaded.items():
-            check_array(key, array, written=False)
-            if array.dtype != states[key].dtype or array.shape != states[key].shape:
-                check_like(key, array, "the state", states[key])
-        if callable(self.lr):
-            hyper.pop("lr", None)
-        self._set_hyperparameters(dict.fromkeys(optional - {"lr"}) | hyper)
-        for key, array in loaded.items():
-            gpu.fill(states[key], array)
-        self.step_count = step
+        _checkpoint.load(self, saved)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not (name.startswith("_") or name in ("params", "step_count") or hasattr(type(self), name)):

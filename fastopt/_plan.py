@@ -40,7 +40,7 @@ def chunks_of(sizes: Sequence[int], longest: int = CHUNK) -> tuple[Array, Array]
     return np.unique(np.concatenate([[0], inner, [len(chunks)]])).astype(np.int64), chunks
 
 
-def allocate(like: Array, index: int, count: int) -> Array:
+def allocate(like: Array, index: int, count: int, dtype: np.dtype[Any]) -> Array:
     """Return zeros for state number `index` of `count`, laid out as `like`, placed to stay out of its way.
 
     Large arrays start at the same place of a page, nearly always. Streams at equal places compete for the
@@ -50,9 +50,10 @@ def allocate(like: Array, index: int, count: int) -> Array:
     """
     page = 4096
     place = (like.ctypes.data + (index + 1) * page // (count + 1)) // 64 * 64
-    buffer = np.zeros(like.nbytes + page, np.uint8)
+    nbytes = like.size * dtype.itemsize
+    buffer = np.zeros(nbytes + page, np.uint8)
     start = (place - buffer.ctypes.data) % page
-    flat = buffer[start : start + like.nbytes].view(like.dtype)
+    flat = buffer[start : start + nbytes].view(dtype)
     return flat.reshape(like.shape, order="C" if like.flags.c_contiguous else "F")
 
 
@@ -166,11 +167,11 @@ class Group:
             self.spec, self.values = spec, Packer(spec.scalars, self.dtype)
         self.values.pack(values)
 
-    def launch(self) -> None:
-        """Update all tensors of the group."""
+    def launch(self, step: int) -> None:
+        """Update all tensors of the group, in step number `step`."""
         assert self.spec is not None  # prepare() comes first
         self._row[:] = self.found
-        arguments = (self.table, self.items, self.chunks, self.values.array)
+        arguments = (self.table, self.items, self.chunks, self.values.array, step)
         _threads.launch(self.spec, self.elements, arguments)
         self._release()
 

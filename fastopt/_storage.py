@@ -19,7 +19,37 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-INT64 = ir.IntType(64)
+INT16, INT32, INT64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
+FLOAT = ir.FloatType()
+# What lies in memory, by the dtype that `layout` has for it; uint16 stands for bfloat16.
+_ELEMENTS = {
+    types.float64: ir.DoubleType(),
+    types.float32: FLOAT,
+    types.float16: ir.HalfType(),
+    types.uint16: INT16,
+}
+
+
+def _widen(builder: Any, value: Any, stored: Any, compute: Any) -> Any:
+    """Return an element as a number of the compute type, which holds every value of the other formats exactly."""
+    if stored == types.uint16:  # the upper half of a float32
+        return builder.bitcast(builder.shl(builder.zext(value, INT32), INT32(16)), FLOAT)
+    return value if stored == compute else builder.fpext(value, _ELEMENTS[compute])
+
+
+def _narrow(builder: Any, value: Any, compute: Any, stored: Any, noise: Any) -> Any:
+    """Return a number as it is stored, rounded to the nearest, ties to even; NaN stays NaN.
+
+    To bfloat16 it is rounded at random, up as often as it is near to the number above: an average that is decayed by
+    0.999 changes by less than half a unit of its 8 bits, and would stand still if it were rounded to the nearest.
+    """
+    if stored != types.uint16:
+        return value if stored == compute else builder.fptrunc(value, _ELEMENTS[stored])
+    bits = builder.bitcast(value, INT32)
+    rounded = builder.add(bits, builder.and_(noise, INT32(0xFFFF)))
+    quiet = builder.or_(bits, INT32(0x400000))  # rounding could carry a NaN into the sign
+    bits = builder.select(builder.fcmp_unordered("uno", value, value), quiet, rounded)
+    return builder.trunc(builder.lshr(bits, INT32(16)), INT16)
 
 
 def _array(context: Any, builder: Any, kind: Any, value: Any) -> Any:
@@ -39,7 +69,7 @@ def _scopes(builder: ir.IRBuilder, index: int, count: int) -> tuple[Any, Any]:
 
 def _pointer(context: Any, builder: Any, addresses: Any, array: int, i: Any, dtype: Any) -> Any:
     """Return the pointer to element `i` of array number `array`."""
-    element = context.get_value_type(dtype)
+    element = _ELEMENTS[dtype]
     base = builder.inttoptr(builder.extract_value(addresses, array), element.as_pointer())
     return builder.gep(base, [i])
 
@@ -53,38 +83,93 @@ def _annotate(builder: Any, instruction: Any, array: int, count: int) -> None:
 
 @intrinsic
 def load(typingctx, addresses, i, layout):
-    """Return element `i` of every array: ``(a[i] for a in addresses)``.
+    """Return element `i` of every array: ``(a[i] for a in addresses)``, as numbers of the dtype of the parameter.
 
     `layout` is the tuple of the arrays' dtypes.
     """
-    result = types.Tuple([dtype.dtype for dtype in layout])
+    stored, compute = [dtype.dtype for dtype in layout], layout[1].dtype
+    result = types.Tuple([compute for _ in stored])
 
     def codegen(context, builder, signature, args):
         values = []
-        for k, dtype in enumerate(result):
+        for k, dtype in enumerate(stored):
             value = builder.load(_pointer(context, builder, args[0], k, args[1], dtype))
             _annotate(builder, value, k, len(result))
-            values.append(value)
+            values.append(_widen(builder, value, dtype, compute))
         return context.make_tuple(builder, result, values)
 
     return result(addresses, types.intp, layout), codegen
 
 
 @intrinsic
-def store(typingctx, addresses, i, values, layout):
-    """Write `values` to element `i` of every array but the first: the gradient is only read."""
-    arrays = [dtype.dtype for dtype in layout]
-    if len(values) != len(arrays) - 1 or any(value != array for value, array in zip(values, arrays[1:], strict=True)):
-        raise TypeError(f"a rule returned {values} where the arrays hold {arrays[1:]}")
+def store(typingctx, addresses, i, values, layout, noise):
+    """Write `values` to element `i` of every array but the first: the gradient is only read.
+
+    `noise` is 32 random bits, for the formats that are rounded at random: each takes 16.
+    """
+    arrays, compute = [dtype.dtype for dtype in layout], layout[1].dtype
+    if len(values) != len(arrays) - 1 or any(value != compute for value in values):
+        raise TypeError(f"a rule returned {values} where it computes with {compute}")
 
     def codegen(context, builder, signature, args):
         for k in range(1, len(arrays)):
             pointer = _pointer(context, builder, args[0], k, args[1], arrays[k])
-            value = builder.extract_value(args[2], k - 1)
+            own = builder.lshr(args[4], INT32(16 * (k % 2)))
+            value = _narrow(builder, builder.extract_value(args[2], k - 1), compute, arrays[k], own)
             _annotate(builder, builder.store(value, pointer), k, len(arrays))
         return context.get_dummy_value()
 
-    return types.none(addresses, types.intp, values, layout), codegen
+    return types.none(addresses, types.intp, values, layout, types.uint32), codegen
+
+
+# 2^32 over the golden ratio: multiples of it are spread evenly, in all their bits and in the lower half.
+_WEYL = 0x9E3779B9
+
+
+def _mix(builder: Any, bits: Any) -> Any:
+    """Return 32 bits of which each depends on all of `bits`; C. Wellons' function "lowbias32"."""
+    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B), (16, 1)):
+        bits = builder.mul(builder.xor(bits, builder.lshr(bits, INT32(shift))), INT32(factor))
+    return bits
+
+
+@intrinsic
+def key(typingctx, step, tensor, first):
+    """Return the key of the random bits of a tensor in a step, for the 2^32 elements that element `first` is among."""
+
+    def codegen(context, builder, signature, args):
+        bits = INT32(0)
+        step, tensor, first = args
+        for number in (step, builder.lshr(step, INT64(32)), tensor, builder.lshr(first, INT64(32))):
+            bits = _mix(builder, builder.add(builder.xor(bits, builder.trunc(number, INT32)), INT32(_WEYL)))
+        return bits
+
+    return types.uint32(types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic
+def noise(typingctx, key, i):
+    """Return 32 random bits that depend on the key and the number of the element alone.
+
+    Over the steps, whose keys are independent, those of an element are too. Within a step they are a Weyl sequence,
+    spread evenly over the elements, from a random start: one addition an element, where a hash would take as long as
+    the rest of Adam.
+    """
+
+    def codegen(context, builder, signature, args):
+        return builder.add(args[0], builder.mul(builder.trunc(args[1], INT32), INT32(_WEYL)))
+
+    return types.uint32(types.uint32, types.int64), codegen
+
+
+@intrinsic
+def following(typingctx, noise):
+    """Return the random bits of the next element."""
+
+    def codegen(context, builder, signature, args):
+        return builder.add(args[0], INT32(_WEYL))
+
+    return types.uint32(types.uint32), codegen
 
 
 @intrinsic

@@ -25,7 +25,11 @@ ROOTED = ("Adam", "AdamW", "RMSprop")
 def assembly(case, dtype, parallel, monkeypatch):
     """Return the instructions of a freshly compiled sweep: one from the disk cache has no text."""
     name, kwargs = case
-    spec = registry[name].with_hyperparameters(**kwargs).spec(np.dtype(dtype))
+    return kernel_lines(registry[name].with_hyperparameters(**kwargs).spec(np.dtype(dtype)), parallel, monkeypatch)
+
+
+def kernel_lines(spec, parallel, monkeypatch):
+    """Return the same for a given spec."""
     monkeypatch.setattr(_compile._KernelCache, "load_overload", lambda *arguments: None)
     monkeypatch.setattr(_compile._KernelCache, "save_overload", lambda *arguments: None)
     kernel = _compile.sweep.__wrapped__(spec, parallel)

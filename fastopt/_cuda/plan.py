@@ -129,7 +129,7 @@ class DeviceGroup(Group):
                 self.spec, self.values = spec, Packer(spec.scalars, self.dtype)
         self.values.pack(values)
 
-    def launch(self) -> None:
+    def launch(self, step: int) -> None:
         """Update all tensors of the group, in the order of the stream."""
         handle, threads = self._handle, toolchain.threads()
         blocks = max(1, min(self._count, toolchain.blocks(self.device)))

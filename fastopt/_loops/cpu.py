@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from numba import prange
 from numba.extending import register_jitable
 
@@ -24,14 +25,19 @@ DONE, LARGE, UNSURE = 0, 1, 2
 def make_run(rule: Callable[..., Any], layout: tuple[Any, ...]) -> Callable[..., None]:
     """Return the one loop over elements: `n` elements of the arrays at `addresses`.
 
+    The first of them is number `first` of its tensor; `key` and that number choose how formats that are rounded at
+    random are rounded.
+
     LLVM makes it a packed loop and a scalar remainder. Both do the same arithmetic, so where a
     tensor is cut into chunks cannot be seen in the result.
     """
     rule = register_jitable(rule)
 
-    def run(addresses, n, s):
+    def run(addresses, n, s, key, first):
+        noise = memory.noise(key, first)
         for i in range(n):
-            memory.store(addresses, i, rule(s, *memory.load(addresses, i, layout)), layout)
+            memory.store(addresses, i, rule(s, *memory.load(addresses, i, layout)), layout, noise)
+            noise = memory.following(noise)
 
     return run
 
@@ -42,14 +48,16 @@ def make_sweep(run: Callable[..., None], layout: tuple[Any, ...], scalars: tuple
     ``table[k, t]`` is the address of array `k` of tensor `t` (the gradient, the parameter, the
     states). ``chunks[c]`` is (tensor, start, length). A thread takes whole items: item `w` is the
     run of chunks from ``items[w]`` to ``items[w + 1]``, made to be of about equal work.
+    `step` is the number of the step. No chunk has elements on both sides of a multiple of 2^32.
     """
 
-    def sweep(table, items, chunks, values):
+    def sweep(table, items, chunks, values, step):
         for w in prange(items.shape[0] - 1):
             s = memory.unpack(values, scalars)
             for c in range(items[w], items[w + 1]):
-                addresses = memory.column(table, chunks[c, 0], layout)
-                run(memory.advance(addresses, chunks[c, 1], layout), chunks[c, 2], s)
+                tensor, start, length = chunks[c, 0], chunks[c, 1], chunks[c, 2]
+                addresses = memory.advance(memory.column(table, tensor, layout), start, layout)
+                run(addresses, length, s, memory.key(step, tensor, start), start)
 
     return sweep
 
@@ -80,7 +88,7 @@ def make_direct(run: Callable[..., None], layout: tuple[Any, ...], scalars: tupl
                     return UNSURE
         if n > limit:
             return LARGE
-        run(memory.column(table, 0, layout), n, memory.unpack(values, scalars))
+        run(memory.column(table, 0, layout), n, memory.unpack(values, scalars), np.uint32(0), 0)
         return DONE
 
     return direct
