@@ -284,5 +284,13 @@ def test_a_fortran_state_survives_a_checkpoint():
     np.testing.assert_array_equal(opt.state_dict()["v"], g + 1)
 
 
+def test_narrow_states_are_for_the_cpu_so_far():
+    p, _ = pair()
+    with pytest.raises(TypeError, match=r"state_dtype is for the CPU so far, and params\[1\] is on a GPU"):
+        fastopt.Adam([pair()[0], Device(p)], state_dtype="bfloat16")
+    opt = fastopt.Adam(Device(p), state_dtype="float32")
+    assert host(opt.state["m"]).dtype == np.float32
+
+
 def test_info_says_so():
     assert fastopt.info()["cuda"].startswith("simulated")
