@@ -17,7 +17,7 @@ def parts(elements: int) -> dict[str, float]:
     opt.step(g)
     bound.bind(g.copy())
     (group,) = bound._groups
-    group.prepare(spec := bound.spec(p.dtype), values := bound.values(1))
+    group.prepare(spec := bound.plain_spec(p.dtype), values := bound.values(1))
     kernel = _compile.sweep(spec, elements >= fastopt.info()["parallel_from"] and fastopt.info()["threads"] > 1)
     table = group.table.copy()
     table[0] = group.found
@@ -31,7 +31,7 @@ def parts(elements: int) -> dict[str, float]:
         "gradients: structure, identities, check": lambda: opt._read(g),
         "  of which the compiled check": lambda: check(*address),
         "scalars: bias corrections, decay": lambda: bound.values(1),
-        "scalars into the kernel's dtype": lambda: group.prepare(bound.spec(p.dtype), values),
+        "scalars into the kernel's dtype": lambda: group.prepare(bound.plain_spec(p.dtype), values),
         "launch: table, threads, kernel": lambda: group.launch(1),
         "  of which the kernel": lambda: kernel(table, group.items, group.chunks, group.values.array, 1),
         "  of which a kernel without elements": lambda: kernel(table, *nothing, group.values.array, 1),

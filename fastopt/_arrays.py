@@ -6,6 +6,7 @@ and what was given.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -14,7 +15,19 @@ import numpy as np
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+#: What parameters and gradients can be; uint16 is taken for the bits of bfloat16, which NumPy lacks.
+_FORMATS = {
+    "float64": "float64",
+    "float32": "float32",
+    "float16": "float16",
+    "bfloat16": "bfloat16",
+    "uint16": "bfloat16",
+}
+
+
+def format_of(dtype: np.dtype[Any]) -> str | None:
+    """Return the name of the format in which an array of this dtype holds numbers, or None if there is none."""
+    return _FORMATS.get(dtype.name) if dtype.isnative else None
 
 
 class Structure(NamedTuple):
@@ -27,7 +40,7 @@ class Structure(NamedTuple):
         """Return how the caller would write array number `index` of the argument `name`."""
         return name if self.kind == "array" else f"{name}[{self.keys[index]!r}]"
 
-    def pack(self, arrays: Iterable[Array]) -> Any:
+    def pack(self, arrays: Iterable[Array | None]) -> Any:
         """Return `arrays` in this structure."""
         if self.kind == "mapping":
             return dict(zip(self.keys, arrays, strict=True))
@@ -82,6 +95,8 @@ def flatten(name: str, given: Any) -> tuple[Structure, list[Any]]:
     ------
     TypeError
         If `given` is neither an array, a sequence nor a mapping with string keys.
+    ValueError
+        If there are no arrays.
     """
     if isinstance(given, np.ndarray) or is_on_gpu(given):
         return Structure("array", (0,)), [given]
@@ -89,13 +104,15 @@ def flatten(name: str, given: Any) -> tuple[Structure, list[Any]]:
         for key in given:
             if not isinstance(key, str):
                 raise TypeError(f"{name} must have strings as keys, got {key!r}")
-        return Structure("mapping", tuple(given)), list(given.values())
-    if isinstance(given, Iterable) and not isinstance(given, (str, bytes)):
-        if hasattr(given, "__array__"):
-            raise TypeError(f"{name} must be a numpy.ndarray, a sequence or a mapping of them, got {_describe(given)}")
+        structure, arrays = Structure("mapping", tuple(given)), list(given.values())
+    elif isinstance(given, Iterable) and not isinstance(given, (str, bytes)) and not hasattr(given, "__array__"):
         arrays = list(given)
-        return Structure("sequence", tuple(range(len(arrays)))), arrays
-    raise TypeError(f"{name} must be a numpy.ndarray, a sequence or a mapping of them, got {_describe(given)}")
+        structure = Structure("sequence", tuple(range(len(arrays))))
+    else:
+        raise TypeError(f"{name} must be a numpy.ndarray, a sequence or a mapping of them, got {_describe(given)}")
+    if not arrays:
+        raise ValueError(f"{name} must hold at least one array, got none")
+    return structure, arrays
 
 
 def check_array(name: str, array: Any, *, written: bool) -> None:
@@ -104,7 +121,7 @@ def check_array(name: str, array: Any, *, written: bool) -> None:
     Raises
     ------
     TypeError
-        If it is no ndarray, or of a dtype other than float32 and float64 in native byte order.
+        If it is no ndarray, or of a dtype that :func:`format_of` does not know.
     ValueError
         If it is read-only, misaligned, or neither C- nor Fortran-contiguous.
     """
@@ -114,8 +131,8 @@ def check_array(name: str, array: Any, *, written: bool) -> None:
         raise TypeError(
             f"{name} is a masked array; its mask would be ignored: pass {name}.data to update every element"
         )
-    if array.dtype not in DTYPES:
-        wanted = "float32 or float64 in native byte order"
+    if format_of(array.dtype) is None:
+        wanted = "float64, float32, float16 or bfloat16 (or its bits as uint16) in native byte order"
         raise TypeError(f"{name} must have dtype {wanted}, got {array.dtype.str} ({array.dtype})")
     if not array.flags.aligned:
         raise ValueError(f"{name} must be aligned to its {array.itemsize}-byte elements: pass a copy of it")
@@ -128,18 +145,29 @@ def check_array(name: str, array: Any, *, written: bool) -> None:
         raise ValueError(f"{name} is updated in place and must be writable, got a read-only array")
 
 
-def check_like(name: str, array: Array, like_name: str, like: Array) -> None:
-    """Raise unless `array` has the dtype, the shape and the memory order of `like`.
+def check_gradient(name: str, array: Array, like_name: str, like: Array) -> None:
+    """Raise unless `array` can be the gradient of `like`: no wider than its arithmetic.
 
     Raises
     ------
     TypeError
-        If the dtypes differ.
+        If it has more digits than would count.
+    """
+    if format_of(array.dtype) == "float64" != format_of(like.dtype):
+        raise TypeError(
+            f"{name} must have the dtype of {like_name}, {like.dtype}, or another of at most 32 bits, in which its "
+            f"updates are computed; got {array.dtype}"
+        )
+
+
+def check_like(name: str, array: Array, like_name: str, like: Array) -> None:
+    """Raise unless `array` has the shape and the memory order of `like`.
+
+    Raises
+    ------
     ValueError
         If the shapes or the memory orders differ.
     """
-    if array.dtype != like.dtype:
-        raise TypeError(f"{name} must have the dtype of {like_name}, {like.dtype}; got {array.dtype}")
     if array.shape != like.shape:
         raise ValueError(f"{name} must have the shape of {like_name}, {like.shape}; got {array.shape}")
     if not _same_order(array, like):
@@ -171,12 +199,23 @@ def check_disjoint(named: Iterable[tuple[str, Array]]) -> None:
             raise ValueError(f"{first} and {second} share memory: each array of a step must have its own")
 
 
+def check_seed(seed: Any) -> int:
+    """Return a seed as the kernels take it."""
+    try:
+        number = operator.index(seed)
+    except TypeError:
+        raise TypeError(f"seed must be an integer, got {seed!r}") from None
+    if not 0 <= number < 2**63 or isinstance(seed, bool):
+        raise ValueError(f"seed must be an integer >= 0 and below 2^63, got {seed!r}")
+    return number
+
+
 def as_gradient(grad: Any) -> Any:
     """Return a NumPy scalar as the 0-d array that it came from, anything else as it is.
 
     NumPy's arithmetic turns 0-d arrays into scalars, so the gradient of a 0-d parameter arrives as one.
     """
-    return np.asarray(grad) if isinstance(grad, np.floating) else grad
+    return np.asarray(grad) if isinstance(grad, np.generic) else grad
 
 
 def _describe(given: Any) -> str:

@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._arrays import DTYPES, Array, check_array, check_like
+from ._arrays import Array, check_like, check_seed
+from ._codecs import ELEMENTS
 from ._cuda import arrays as gpu
-from ._formats import raw
+from ._evaluate import Builder, value
+from ._formats import number_of, raw, rows_of
+from ._layout import CODECS
+from ._scaled import Scaled8
 
 if TYPE_CHECKING:
     from ._optimizer import Optimizer
@@ -17,7 +21,11 @@ if TYPE_CHECKING:
 
 def save(optimizer: Optimizer) -> dict[str, Any]:
     """Return what :meth:`fastopt.Optimizer.state_dict` promises."""
-    saved: dict[str, Any] = {"optimizer": type(optimizer).__name__, "step": optimizer.step_count}
+    saved: dict[str, Any] = {
+        "optimizer": type(optimizer).__name__,
+        "step": optimizer.step_count,
+        "seed": optimizer._seed,
+    }
     plain = (item for item in optimizer.describe() if item[1] is not None and not callable(item[1]))
     saved.update(plain)
     saved.update({key: gpu.copy(a) for key, a in _states(optimizer)})
@@ -31,7 +39,28 @@ def _states(optimizer: Optimizer) -> list[tuple[str, Array]]:
         (name if single else f"{name}/{structure.keys[t]}", a)
         for name, row in optimizer._states.items()
         for t, a in enumerate(row)
+        if a is not None
     ]
+
+
+def decode(optimizer: Optimizer, name: str) -> list[Array]:
+    """Return what :meth:`fastopt.Optimizer.decoded` promises."""
+    names = optimizer._state_names
+    if name != "params" and name not in names:
+        raise ValueError(f"name must be one of {', '.join(('params', *names))}; got {name!r}")
+    found = []
+    for t, array in enumerate(optimizer._arrays):
+        codecs = optimizer._codecs[t]
+        place = 0 if name == "params" else 1 + names.index(name)
+        codec = CODECS[codecs[place]]
+        beside = {n: gpu.copy(a) for n, row in optimizer._states.items() if (a := row[t]) is not None}
+        stored = [gpu.copy(array), *(beside[n] for n in rows_of(codecs[0]))] if place == 0 else [beside[name]]
+        flat = [value(raw(a).ravel(order="A")) for a in stored]
+        scale = value(codec.spread(beside[f"{name}_scale"], array.size)) if isinstance(codec, Scaled8) else None
+        number = ELEMENTS[number_of(codecs[0])]
+        numbers = codec.read(Builder(), flat, number, scale, careful=True).array
+        found.append(numbers.reshape(array.shape, order="C" if array.flags.c_contiguous else "F"))
+    return found
 
 
 def load(optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
@@ -44,7 +73,7 @@ def load(optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
         raise ValueError(f"the checkpoint must be of {own}, got one of {of}")
     states = dict(_states(optimizer))
     hyper = {n: np.asarray(saved[n]).tolist() for n in optimizer._fields if n in saved}
-    optional = {name for name, value in optimizer.hyperparameters.items() if value is None} | {"lr"}
+    optional = {name for name, value in optimizer.hyperparameters.items() if value is None} | {"lr", "seed"}
     required = ({"step", *states, *optimizer._fields} - optional) | {"optimizer"}
     missing = sorted(required - set(saved))
     extra = sorted(set(saved) - required - optional)
@@ -56,13 +85,17 @@ def load(optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
     loaded = {key: raw(np.asarray(saved[key])) for key in states}
     for key, array in loaded.items():
         state = states[key]
-        if state.dtype in DTYPES:
-            check_array(key, array, written=False)
-        if array.dtype != state.dtype or array.shape != state.shape:
+        if array.dtype != state.dtype:
+            raise TypeError(f"{key} must have the dtype of the state, {state.dtype}; got {array.dtype}")
+        if array.shape != state.shape:
             check_like(key, array, "the state", state)
+    seed = check_seed(np.asarray(saved["seed"]).tolist()) if "seed" in saved else optimizer._seed
     if callable(optimizer.lr):
         hyper.pop("lr", None)
-    optimizer._set_hyperparameters(dict.fromkeys(optional - {"lr"}) | hyper)
+    optimizer._set_hyperparameters(dict.fromkeys(optional - {"lr", "seed"}) | hyper)
     for key, array in loaded.items():
         gpu.fill(states[key], array)
+    optimizer._seed = seed
+    for group in optimizer._groups:
+        group.seed = seed
     optimizer.step_count = step

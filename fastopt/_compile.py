@@ -24,8 +24,11 @@ from numba.core.runtime import rtsys
 from numba.extending import register_jitable
 
 from . import _headers
+from ._layout import Layout
+from ._layout import layout as layout_of
 from ._loops import cpu
 from ._names import digest, named_by_contents
+from ._scaled import BLOCK
 
 # No exception on division by zero: the check keeps LLVM from packing the loop. `contract` alone of the
 # fast-math flags: a multiplication and an addition may become one fused operation; NaN and infinity
@@ -51,35 +54,44 @@ MATRIX = types.Array(types.int64, 2, "C")
 class Spec(NamedTuple):
     """What a kernel is compiled from.
 
-    The rule, how many states and scalars it takes, the dtype of the parameter, and those of the states, if they differ.
+    The rule, how many scalars it takes, and the codecs of the gradient, the parameter and the states.
     """
 
     rule: Callable[..., Any]
-    states: int
     scalars: int
-    dtype: np.dtype[Any]
-    stored: tuple[np.dtype[Any], ...] = ()
+    codecs: tuple[str, ...]
 
     @property
-    def layout(self) -> tuple[np.dtype[Any], ...]:
-        """The dtype of each array: gradient, parameter, states."""
-        return (self.dtype, self.dtype, *(self.stored or (self.dtype,) * self.states))
+    def text(self) -> str:
+        """The codecs as compiled code takes them."""
+        return " ".join(self.codecs)
+
+    @property
+    def layout(self) -> Layout:
+        """The arrays of a tensor."""
+        return layout_of(self.text)
+
+    @property
+    def number(self) -> np.dtype[Any]:
+        """In what is computed."""
+        return self.layout.number
 
     @property
     def scalar_layout(self) -> tuple[np.dtype[Any], ...]:
-        return (self.dtype,) * self.scalars
+        return (self.number,) * self.scalars
 
     @property
     def values(self) -> types.Type:
         """The type of the array that carries the scalars."""
-        return types.Array(numba.from_dtype(self.dtype), 1, "C")
+        return types.Array(numba.from_dtype(self.number), 1, "C")
 
 
 @functools.cache
 def _stamp() -> int:
     """Return a number that changes when a file changes that Numba's cache does not look at."""
     here = Path(__file__).parent
-    files = [Path(__file__), here / "_storage.py", here / "_headers.py"]
+    own = ("_blocks.py", "_codecs.py", "_headers.py", "_layout.py", "_noise.py", "_scaled.py", "_storage.py")
+    files = [Path(__file__), *(here / name for name in own)]
     stats = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
     return zlib.crc32(repr(stats).encode())
 
@@ -155,7 +167,7 @@ def run(spec: Spec) -> Callable[..., None]:
 
     It has its flags whatever those of the code around it are.
     """
-    function = named_by_contents(cpu.make_run(spec.rule, spec.layout))
+    function = named_by_contents(cpu.make_run(spec.rule, spec.text))
     loop: Callable[..., None] = register_jitable(**_ELEMENTS)(function)
     return loop
 
@@ -163,16 +175,16 @@ def run(spec: Spec) -> Callable[..., None]:
 @functools.cache
 def sweep(spec: Spec, parallel: bool) -> Any:
     """Return the kernel that updates all tensors of one dtype."""
-    function = cpu.make_sweep(run(spec), spec.layout, spec.scalar_layout)
-    signature = types.void(TABLE, VECTOR, MATRIX, spec.values, types.int64)
+    function = cpu.make_sweep(run(spec), spec.text, spec.scalar_layout)
+    signature = types.void(TABLE, VECTOR, MATRIX, spec.values, types.int64, types.int64)
     return _compile(function, signature, parallel=parallel)
 
 
 @functools.cache
 def direct(spec: Spec) -> Any:
     """Return the kernel that checks and updates one small tensor."""
-    function = cpu.make_direct(run(spec), spec.layout, spec.scalar_layout)
-    signature = types.int64(VECTOR, TABLE, spec.values, types.int64, types.int64, types.int64)
+    function = cpu.make_direct(run(spec), spec.text, spec.scalar_layout)
+    signature = types.int64(VECTOR, MATRIX, TABLE, spec.values, types.int64, types.int64, types.int64, types.int64)
     return _compile(function, signature)
 
 
@@ -181,7 +193,7 @@ def refresh() -> Any:
     """Return the compiled gradient check of :mod:`fastopt._headers`, or None where headers cannot be read."""
     if _headers.probe() is not None:
         return None
-    signature = types.int64(MATRIX, TABLE, MATRIX, types.int64, types.int64, types.int64)
+    signature = types.int64(MATRIX, TABLE, MATRIX, types.int64, types.int64, types.int64, types.int64)
     return _compile(_headers.refresh, signature)
 
 
@@ -189,18 +201,23 @@ def device_kernel(spec: Spec, on_device: bool) -> tuple[Callable[..., None], Any
     """Return the CUDA sweep and its signature; `on_device`: the scalars of a step are in memory there."""
     from ._loops import cuda as loops  # loads numba.cuda
 
-    lanes = DEVICE_BYTES // spec.dtype.itemsize
-    function = loops.make_sweep(spec.rule, device_storage(spec), lanes, on_device)
-    compute = numba.from_dtype(spec.dtype)
-    values = types.uint64 if on_device else types.UniTuple(compute, spec.scalars)
-    return function, types.void(types.uint64, types.int64, types.uint64, types.int64, values)
+    lanes = DEVICE_BYTES // spec.number.itemsize
+    function = loops.make_sweep(spec.rule, device_storage(spec), lanes, len(spec.layout.scales), on_device)
+    values = types.uint64 if on_device else types.UniTuple(numba.from_dtype(spec.number), spec.scalars)
+    step = types.uint64 if on_device else types.int64
+    return function, types.void(types.uint64, types.int64, types.uint64, types.int64, values, types.int64, step)
+
+
+def device_threads(spec: Spec, usual: int) -> int:
+    """Return how many threads a block of a GPU has: where there are scales, a block of numbers is theirs together."""
+    return BLOCK * spec.number.itemsize // DEVICE_BYTES if spec.layout.scales else usual
 
 
 def device_storage(spec: Spec) -> Any:
     """Return how a kernel reads and writes on a GPU, or in the simulator."""
     from ._cuda import toolchain
 
-    lanes = DEVICE_BYTES // spec.dtype.itemsize
+    lanes = DEVICE_BYTES // spec.number.itemsize
     if toolchain.simulated():
         from ._cuda import simulated
 

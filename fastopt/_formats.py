@@ -1,7 +1,4 @@
-"""The formats in which states can be stored, and what NumPy calls them.
-
-NumPy has no bfloat16: its bits are kept as ``uint16``, the upper half of a float32.
-"""
+"""In which formats parameters and states can be stored, what NumPy calls them, and which codec that is."""
 
 from __future__ import annotations
 
@@ -13,16 +10,24 @@ import numpy as np
 
 from ._arrays import Array
 
-#: The dtype of an array in each format.
-STORED: dict[str, np.dtype[Any]] = {
-    "float64": np.dtype(np.float64),
-    "float32": np.dtype(np.float32),
-    "float16": np.dtype(np.float16),
-    "bfloat16": np.dtype(np.uint16),
-}
-#: In which formats the states of parameters of a dtype can be. Arithmetic is in the dtype of the parameter, so a wider
-#: format would hold nothing more. There is no exact way from float64 to 16 bits in one instruction.
-_ALLOWED = {"float32": ("float32", "bfloat16", "float16"), "float64": ("float64", "float32")}
+#: How a parameter of 16 bits can be rounded.
+ROUNDINGS = ("nearest", "stochastic", "kahan")
+#: What can be hidden beside a parameter in bfloat16, in bits.
+MASTERS = ("split8", "split16")
+
+_SUFFIX = {"nearest": "", "stochastic": "-random", "kahan": "-kahan"}
+#: The arrays beside the first that a codec of a parameter has, by the name of the state that shows them.
+_BESIDE = {"kahan": "compensation", "split8": "low", "split16": "low"}
+#: In which formats the states can be, by the dtype in which is computed. A wider one would hold nothing more, and
+#: there is no exact way from float64 to 16 bits in one instruction.
+STATES = {"float32": ("float32", "bfloat16", "float16", "int8"), "float64": ("float64", "float32")}
+_NAMES = ("float64", "float32", "bfloat16", "float16", "int8")
+BFLOAT16 = np.dtype(np.uint16)
+
+
+def number_of(format_: str) -> str:
+    """Return the dtype in which parameters of a format are updated."""
+    return "float64" if format_ == "float64" else "float32"
 
 
 def name_of(given: Any) -> str:
@@ -37,8 +42,8 @@ def name_of(given: Any) -> str:
         name = given if isinstance(given, str) else np.dtype(given).name
     except TypeError:
         name = repr(given)
-    if name not in STORED:
-        raise TypeError(f"state_dtype must be one of {', '.join(STORED)}, or a mapping of them by state; got {given!r}")
+    if name not in _NAMES:
+        raise TypeError(f"state_dtype must be one of {', '.join(_NAMES)}, or a mapping of them by state; got {given!r}")
     return name
 
 
@@ -62,25 +67,64 @@ def by_state(given: Any, states: Sequence[str], owner: str) -> dict[str, str]:
     return {state: name_of(name) for state, name in given.items()}
 
 
-def stored(name: str | None, dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Return the dtype of a state in the format `name`, or in that of its parameter, whose dtype is `dtype`.
+def state_codec(name: str | None, format_: str, *, square: bool) -> str:
+    """Return the codec of a state of parameters in `format_`, in the format `name` or that of their arithmetic.
 
     Raises
     ------
     TypeError
         If the states of such parameters cannot be in this format.
     """
+    number = number_of(format_)
     if name is None:
-        return dtype
-    allowed = _ALLOWED[dtype.name]
-    if name not in allowed:
-        raise TypeError(f"state_dtype of {dtype.name} parameters must be one of {', '.join(allowed)}; got {name}")
-    return STORED[name]
+        return number
+    if name not in STATES[number]:
+        allowed = ", ".join(STATES[number])
+        raise TypeError(f"state_dtype of {format_} parameters must be one of {allowed}; got {name}")
+    if name == "int8":
+        return "uint8" if square else "int8"
+    return "bfloat16-random" if name == "bfloat16" else name
+
+
+def check_rounding(rounding: Any, master: Any, formats: Sequence[str]) -> None:
+    """Raise unless these arguments go with parameters in these formats.
+
+    Raises
+    ------
+    ValueError
+        If there is no such rounding or master, or if not both can be.
+    TypeError
+        If there are no parameters that they could be meant for.
+    """
+    if rounding not in ROUNDINGS:
+        raise ValueError(f"rounding must be one of {', '.join(ROUNDINGS)}; got {rounding!r}")
+    if master is not None and master not in MASTERS:
+        raise ValueError(f"master must be None or one of {', '.join(MASTERS)}; got {master!r}")
+    if master is not None and rounding != "nearest":
+        raise ValueError(
+            f"rounding={rounding!r} has no use with master={master!r}: its bits are rounded in their own way"
+        )
+    if rounding != "nearest" and not {"float16", "bfloat16"} & set(formats):
+        raise TypeError(f"rounding={rounding!r} is for parameters of 16 bits, got {', '.join(dict.fromkeys(formats))}")
+    if master is not None and ("bfloat16" not in formats or "float16" in formats):
+        raise TypeError(f"master={master!r} is for parameters in bfloat16, got {', '.join(dict.fromkeys(formats))}")
+
+
+def param_codec(format_: str, rounding: str, master: str | None) -> str:
+    """Return the codec of a parameter in `format_`."""
+    if format_ in ("float64", "float32"):
+        return format_
+    return f"{format_}-{master}" if master else format_ + _SUFFIX[rounding]
+
+
+def rows_of(codec: str) -> tuple[str, ...]:
+    """Return the names of the states that a parameter in a codec has by itself."""
+    return tuple(name for ending, name in _BESIDE.items() if codec.endswith(ending))
 
 
 def shown(array: Array) -> Array:
     """Return a state as its user wants to see it: bfloat16 as such, if ml_dtypes is installed."""
-    if array.dtype != STORED["bfloat16"] or importlib.util.find_spec("ml_dtypes") is None:
+    if array.dtype != BFLOAT16 or importlib.util.find_spec("ml_dtypes") is None:
         return array
     import ml_dtypes  # 10 ms, and needed only to look at a state
 
@@ -91,4 +135,4 @@ def shown(array: Array) -> Array:
 
 def raw(array: Array) -> Array:
     """Return the bits of a bfloat16 array, any other array as it is."""
-    return array.view(STORED["bfloat16"]) if array.dtype.name == "bfloat16" else array
+    return array.view(BFLOAT16) if array.dtype.name == "bfloat16" else array

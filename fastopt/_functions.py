@@ -11,8 +11,19 @@ from typing import Any
 import numpy as np
 
 from . import _compile, _threads
-from ._arrays import Array, as_gradient, check_array, check_disjoint, check_like, is_on_gpu
+from ._arrays import (
+    Array,
+    as_gradient,
+    check_array,
+    check_disjoint,
+    check_gradient,
+    check_like,
+    check_seed,
+    format_of,
+    is_on_gpu,
+)
 from ._cuda.plan import update as update_on_gpu
+from ._formats import STATES, number_of, state_codec
 from ._loops.cpu import LARGE, UNSURE
 from ._method import Method, Packer
 from ._plan import chunks_of
@@ -30,8 +41,12 @@ def as_function(cls: type[Any]) -> Callable[..., Array]:
     def function(p: Array, g: Array, *states: Array, **keywords: Any) -> Array:
         if timed and "step" not in keywords:
             raise TypeError(f"{name}() needs step: the number of this update, counted from 1")
-        step = check_step(keywords.pop("step")) if timed else 1
+        step = check_step(keywords.pop("step")) if timed or keywords.get("step") is not None else None
+        keywords.pop("step", None)
         stream = keywords.pop("stream", None)
+        rounding, seed = keywords.pop("rounding", "nearest"), check_seed(keywords.pop("seed", 0))
+        if rounding not in ("nearest", "stochastic"):
+            raise ValueError(f"rounding must be nearest or stochastic, got {rounding!r}; the classes have more")
         twice = [state for state in every[: len(states)] if state in keywords]
         if twice:
             raise TypeError(f"{name}() got multiple values for {', '.join(twice)}")
@@ -46,7 +61,9 @@ def as_function(cls: type[Any]) -> Callable[..., Array]:
         prefix = len(states) == len(active) and active == every[: len(states)]
         if not prefix or any(state is None for state in states) or any(state is not None for state in rest):
             states = _check_states(name, every, active, (*states, *rest))
-        update_arrays(method, (g, p, *states), ("g", "p", *active), step, stream)
+        update_arrays(
+            method, (g, p, *states), ("g", "p", *active), step, stream=stream, random=rounding != "nearest", seed=seed
+        )
         return p
 
     function.__name__ = function.__qualname__ = name
@@ -82,18 +99,35 @@ def _check_states(
     return tuple(by_name[state] for state in active)
 
 
-def update_arrays(method: Method, arrays: Sequence[Any], names: Sequence[str], step: int, stream: Any = None) -> None:
-    """Check the gradient, the parameter and the states, in this order, and update them."""
+def update_arrays(
+    method: Method,
+    arrays: Sequence[Any],
+    names: Sequence[str],
+    step: int | None,
+    *,
+    stream: Any = None,
+    random: bool = False,
+    seed: int = 0,
+) -> None:
+    """Check the gradient, the parameter and the states, in this order, and update them.
+
+    `random`: a parameter of 16 bits is rounded at random, by `seed` and `step`.
+    """
     p = arrays[1]
     if not isinstance(p, np.ndarray) and is_on_gpu(p):
-        update_on_gpu(method, arrays, names, step, stream, _check_closely)
+
+        def look(headers: Sequence[Array]) -> tuple[tuple[str, ...], int]:
+            codecs, _ = _codecs_of(_check_closely(headers, names), names, random)
+            return codecs, _step_for(codecs, step)
+
+        update_on_gpu(method, arrays, names, look, stream, seed)
         return
     if stream is not None:
         raise TypeError(f"p is on the CPU, where an update takes no stream; got {stream!r}")
-    if not isinstance(p, np.ndarray) or p.dtype.char not in "fd" or not p.dtype.isnative:
-        _check_closely(arrays, names)
-    spec = method.spec(p.dtype)
-    scalars = Packer(spec.scalars, p.dtype)
+    codecs, kinds = _codecs_of(arrays, names, random)
+    step = _step_for(codecs, step)
+    spec = method.spec(codecs)
+    scalars = Packer(spec.scalars, spec.number)
     scalars.pack(method.values(step))
     table = np.empty((len(arrays), 1), np.uint64)
     answer = UNSURE
@@ -101,12 +135,50 @@ def update_arrays(method: Method, arrays: Sequence[Any], names: Sequence[str], s
         ids = np.array([id(a) for a in arrays])
         limit = _threads.PARALLEL_FROM - 1
         kernel = _compile.direct(spec)
-        answer = kernel(ids, table, scalars.array, limit, id(np.ndarray), p.dtype.num)
+        answer = kernel(ids, kinds, table, scalars.array, limit, id(np.ndarray), seed, step)
     if answer == UNSURE:
         arrays = _check_closely(arrays, names)
         table[:, 0] = [a.ctypes.data for a in arrays]
     if answer in (UNSURE, LARGE):
-        _threads.launch(spec, p.size, (table, *_cached_chunks((p.size,)), scalars.array, step))
+        _threads.launch(spec, p.size, (table, *_cached_chunks((p.size,)), scalars.array, seed, step))
+
+
+_KINDS: dict[Any, tuple[tuple[str, ...], Array]] = {}
+
+
+def _codecs_of(arrays: Sequence[Any], names: Sequence[str], random: bool) -> tuple[tuple[str, ...], Array]:
+    """Return the codecs for the dtypes of these arrays, and what :func:`_loops.cpu.make_direct` calls `kinds`."""
+    try:
+        dtypes = [a.dtype for a in arrays]
+        key = (tuple(d.num for d in dtypes), tuple(d.isnative for d in dtypes), random)
+        found = _KINDS.get(key)
+    except AttributeError:
+        found, dtypes = None, []
+    if found is None:
+        arrays = _check_closely(arrays, names)
+        dtypes = [a.dtype for a in arrays]
+        formats = [str(format_of(dtype)) for dtype in dtypes]
+        number = number_of(formats[1])
+        param = f"{formats[1]}-random" if random and formats[1] in ("float16", "bfloat16") else formats[1]
+        for name, format_, array in zip(names[2:], formats[2:], arrays[2:], strict=True):
+            if format_ not in STATES[number]:
+                allowed = ", ".join(STATES[number][:3])
+                raise TypeError(f"{name} must have one of the dtypes {allowed} beside {formats[1]}; got {array.dtype}")
+        states = [state_codec(name, formats[1], square=False) for name in formats[2:]]
+        kinds = np.array([[d.num for d in dtypes], [d.itemsize for d in dtypes]], np.int64)
+        found = (formats[0], param, *states), kinds
+        if all(isinstance(a, np.ndarray) for a in arrays):
+            _KINDS[key] = found
+    return found
+
+
+def _step_for(codecs: tuple[str, ...], step: int | None) -> int:
+    """Return the number of the step, which may be left out where nothing depends on it."""
+    if step is not None:
+        return step
+    if any(codec.endswith("-random") for codec in codecs):
+        raise TypeError("step must be given: the number of this update chooses how numbers are rounded at random")
+    return 1
 
 
 def _check_closely(arrays: Sequence[Any], names: Sequence[str]) -> list[Array]:
@@ -116,6 +188,8 @@ def _check_closely(arrays: Sequence[Any], names: Sequence[str]) -> list[Array]:
     check_array("p", p, written=True)
     for name, array in zip(names, arrays, strict=True):
         check_array(name, array, written=name != "g")
+        if name != "p":
+            check_gradient(name, array, "p", p)
         check_like(name, array, "p", p)
     check_disjoint(zip(names, arrays, strict=True))
     return arrays
@@ -134,10 +208,10 @@ def _signature(cls: type[Any], timed: bool) -> inspect.Signature:
     for state in cls.states:
         default = inspect.Parameter.empty if state in active else None
         parameters.append(inspect.Parameter(state, positional, default=default))
-    if timed:
-        parameters.append(inspect.Parameter("step", keyword))
-    stream = inspect.Parameter("stream", keyword, default=None)
-    return inspect.Signature([*parameters, *cls.parameters(), stream])
+    parameters.append(inspect.Parameter("step", keyword, default=inspect.Parameter.empty if timed else None))
+    own = {"rounding": "nearest", "seed": 0, "stream": None}
+    others = [inspect.Parameter(n, keyword, default=d) for n, d in own.items()]
+    return inspect.Signature([*parameters, *cls.parameters(), *others])
 
 
 def _document(cls: type[Any], name: str, timed: bool) -> str:
@@ -149,24 +223,31 @@ def _document(cls: type[Any], name: str, timed: bool) -> str:
         "Parameters",
         "----------",
         "p : ndarray, or array on a GPU",
-        "    The parameter, updated in place: float32 or float64, of any shape, contiguous in C or Fortran",
-        "    order. The other arrays lie where it lies.",
+        "    The parameter, updated in place: float64, float32, float16 or bfloat16 (or its bits as uint16), of any",
+        "    shape, contiguous in C or Fortran order. The other arrays lie where it lies.",
         "g : ndarray",
-        "    Its gradient, of the shape, dtype and memory order of `p`; only read.",
+        "    Its gradient, of the shape and memory order of `p`, in any of these dtypes that is not wider than the",
+        "    arithmetic: float64 for float64 parameters, float32 for all others. Only read.",
     ]
     if states:
         lines += [
             f"{states} : ndarray",
-            "    The states, like `p`, updated in place; zeros before the first step.",
+            "    The states, updated in place, zeros before the first step; as for `g`, but none narrower than float32",
+            "    beside a float64 parameter. bfloat16 states are rounded at random.",
         ]
         extra = [s for s in cls.states if s not in cls.with_hyperparameters().active_states()]
         if extra:
             lines.append(f"    {', '.join(extra)}: only where the hyperparameters call for them.")
-    if timed:
-        lines += ["step : int", "    The number of this update, counted from 1."]
+    lines += ["step : int" + ("" if timed else ", optional"), "    The number of this update, counted from 1."]
+    if not timed:
+        lines.append("    Needed only where numbers are rounded at random.")
     lines += [
         f"{', '.join(cls.hyperparameters)}",
         f"    As for :class:`fastopt.{cls.__name__}`; `lr` is a number.",
+        'rounding : {"nearest", "stochastic"}, default "nearest"',
+        "    How a parameter of 16 bits is rounded.",
+        "seed : int, default 0",
+        "    Chooses, with `step`, how numbers are rounded at random.",
         "stream : object, optional",
         "    For arrays on a GPU: the stream to work on, as for :meth:`fastopt.Optimizer.step`.",
         "",

@@ -60,11 +60,11 @@ def element_count(array):
 
 
 @register_jitable
-def same_layout(array, like, ndarray, type_number):
+def same_layout(array, like, ndarray, type_number, itemsize, like_itemsize):
     """Say whether `array` is surely a contiguous ndarray of this dtype, shaped and ordered as `like`.
 
     `array` and `like` are identities of objects, `like` that of an array; `ndarray` is the identity of
-    the type itself and `type_number` NumPy's number of the dtype.
+    the type itself, `type_number` NumPy's number of the dtype and `itemsize` the size of its elements.
     """
     if peek_int64(array + _TYPE) != ndarray:
         return False
@@ -85,7 +85,8 @@ def same_layout(array, like, ndarray, type_number):
         length = peek_int64(shape + 8 * d)
         if length != peek_int64(like_shape + 8 * d):
             return False
-        if length > 1 and peek_int64(strides + 8 * d) != peek_int64(like_strides + 8 * d):
+        stride, like_stride = peek_int64(strides + 8 * d), peek_int64(like_strides + 8 * d)
+        if length > 1 and stride * like_itemsize != like_stride * itemsize:
             return False
     return True
 
@@ -94,22 +95,22 @@ def same_layout(array, like, ndarray, type_number):
 SAME, MOVED, UNSORTED = -1, -2, -3
 
 
-def refresh(work, table, fixed, ndarray, type_number, itemsize):
+def refresh(work, table, fixed, ndarray, type_number, itemsize, param_itemsize):
     """Check all gradients of a group and read their addresses, in one call.
 
     The rows of `work` are the identities of the gradients, of the parameters, the addresses found, the
-    sizes in bytes, and an order that sorted the gradients by address when they were last looked at.
+    numbers of elements, and an order that sorted the gradients by address when they were last looked at.
     `fixed` holds the sorted first and past-the-end addresses of parameters and states. Nothing but the
     row of found addresses is written.
     """
     grads, params, found, sizes, order = work[0], work[1], work[2], work[3], work[4]
     moved = False
     for t in range(grads.shape[0]):
-        if not same_layout(grads[t], params[t], ndarray, type_number):
+        if not same_layout(grads[t], params[t], ndarray, type_number, itemsize, param_itemsize):
             return t
         if not writable(params[t]) or data_address(params[t]) != np.int64(table[1, t]):
             return t
-        if element_count(params[t]) * itemsize != sizes[t]:
+        if element_count(params[t]) != sizes[t]:
             return t
         found[t] = data_address(grads[t])
         moved |= found[t] != np.int64(table[0, t])
@@ -120,7 +121,7 @@ def refresh(work, table, fixed, ndarray, type_number, itemsize):
         t = order[k]
         if sizes[t] == 0:
             continue
-        first, end = found[t], found[t] + sizes[t]
+        first, end = found[t], found[t] + sizes[t] * itemsize
         if first < past:
             return UNSORTED
         past = end

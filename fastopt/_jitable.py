@@ -98,7 +98,7 @@ def jitable(optimizer: type[Optimizer], **hyperparameters: Any) -> Callable[...,
     @overload(update, jit_options=_compile.EXACT, strict=False)
     def _update(*arguments: Any) -> Any:
         dtype = _check_types(names, _expect(names, arguments, NumbaTypeError))
-        run = _compile.run(method.spec(dtype))
+        run = _compile.run(method.plain_spec(dtype))
         itemsize = dtype.itemsize
         cast = np.float32 if dtype == np.float32 else np.float64
 

@@ -102,13 +102,12 @@ def stream(group: Group) -> Callable[[], None]:
     """
     if not group.grads:
         raise ValueError("the group must have read gradients, got none")
-    states = len(group.states)
-    stored = tuple(row[0].dtype for row in group.states)
-    spec = _compile.Spec(_make_stream(states), states, 1, group.dtype, stored)
-    values = np.full(1, 1e-3, group.dtype)
+    states = len(group.codecs) - 2
+    spec = _compile.Spec(_make_stream(states), 1, group.codecs)
+    values = np.full(1, 1e-3, spec.number)
     table = group.table.copy()
     table[0] = group.found  # the gradients that were read; a step brings them into its own table
-    arguments = (table, group.items, group.chunks, values, 0)
+    arguments = (table, group.items, group.chunks, values, 0, 0)
     return lambda: _threads.launch(spec, group.elements, arguments)
 
 
@@ -116,7 +115,7 @@ def plain_numpy(optimizer: Optimizer, g: Any) -> Callable[[], None]:
     """Return a function that takes a step with the same formula in NumPy, one operation at a time."""
     p = optimizer.params.copy()
     arrays = [p, *(a.copy() for a in optimizer.state.values())]
-    spec = optimizer.spec(p.dtype)
+    spec = optimizer.plain_spec(p.dtype)
     scalars = tuple(p.dtype.type(value) for value in optimizer.values(1))
 
     def step() -> None:

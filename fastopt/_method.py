@@ -62,6 +62,9 @@ class Method:
     states: ClassVar[tuple[str, ...]] = ()
     """Every state that the optimizer may have, in the order in which its rule takes them."""
 
+    squares: ClassVar[tuple[str, ...]] = ()
+    """Those of them that are averages of squares: never negative, and something is divided by their root."""
+
     lr = _hyper.rate(1e-2)
     weight_decay = _hyper.nonnegative(0.0)
     decoupled = _hyper.flag(False)
@@ -149,7 +152,7 @@ class Method:
             self.maximize,
         )
         self._numbers = tuple(getattr(self, name) for name in self._arguments)
-        self._specs: dict[np.dtype[Any], Spec] = {}
+        self._specs: dict[tuple[str, ...], Spec] = {}
 
     def _learning_rate(self, step: int) -> float:
         """Return the learning rate of step number `step`."""
@@ -166,18 +169,17 @@ class Method:
     def _decay_scalar(self, lr: float) -> float:
         return 1.0 - lr * self.weight_decay if self.decoupled else self.weight_decay
 
-    def spec(self, dtype: np.dtype[Any]) -> Spec:
-        """Return what the kernel for arrays of `dtype` is compiled from."""
-        spec = self._specs.get(dtype)
+    def spec(self, codecs: tuple[str, ...]) -> Spec:
+        """Return what the kernel for a gradient, a parameter and states in these codecs is compiled from."""
+        spec = self._specs.get(codecs)
         if spec is None:
             count = len(self.scalars(1, 0.0, *self._numbers)) + self._wrapped
-            spec = Spec(self._rule, len(self.active_states()), count, dtype, self._stored(dtype))
-            self._specs[dtype] = spec
+            spec = self._specs[codecs] = Spec(self._rule, count, codecs)
         return spec
 
-    def _stored(self, dtype: np.dtype[Any]) -> tuple[np.dtype[Any], ...]:
-        """Return the dtypes of the states of parameters of `dtype`, or nothing if they are `dtype`."""
-        return ()
+    def plain_spec(self, dtype: np.dtype[Any]) -> Spec:
+        """Return the same for arrays that are all of `dtype`, float32 or float64."""
+        return self.spec((dtype.name,) * (2 + len(self.active_states())))
 
     def compiled_values(self) -> Any:
         """Return :meth:`values` for use inside compiled code, as a function of the step and `lr`.

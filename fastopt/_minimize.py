@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ._arrays import DTYPES, Array
+from ._arrays import Array
 from ._hyper import in_range
 from ._optimizer import Optimizer
 from .optimizers.adam import Adam
@@ -138,7 +138,7 @@ def minimize(
         raise ValueError(f"max_iter must be an integer >= 0, got {max_iter!r}")
     evaluate = _evaluator(fun, grad)
     start = np.asarray(x0)
-    x = np.array(start, dtype=start.dtype if start.dtype in DTYPES else np.float64, order="C")
+    x = np.array(start, dtype=start.dtype if start.dtype in (np.float32, np.float64) else np.float64, order="C")
     g = np.empty_like(x)
     opt = optimizer(x)
     if not isinstance(opt, Optimizer):

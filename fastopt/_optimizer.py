@@ -6,14 +6,13 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-import numpy as np
-
 from . import _checkpoint, _formats
-from ._arrays import Array, Structure, check_array, check_disjoint, flatten
+from ._arrange import codecs_of, make_groups, make_states
+from ._arrays import Array, Structure, check_array, check_disjoint, check_seed, flatten, format_of
 from ._cuda import arrays as gpu
 from ._cuda.plan import DeviceGroup
 from ._method import Method
-from ._plan import Group, allocate
+from ._plan import Group
 
 #: Every optimizer by its class name, for those who wish to go through all of them.
 registry: dict[str, type[Optimizer]] = {}
@@ -25,11 +24,20 @@ class Optimizer(Method):
     Parameters
     ----------
     params : ndarray or array on a GPU, sequence of them, or mapping of str to them
-        What is updated in place: float32 or float64 in native byte order, of any shape, contiguous in C or
-        Fortran order, writable, no two sharing memory.
+        What is updated in place: float64, float32, float16 or bfloat16 (or its bits as uint16) in native byte order, of
+        any shape, contiguous in C or Fortran order, writable, no two sharing memory. Arithmetic is in float64 for
+        float64, in float32 for all others.
     state_dtype : str, dtype, or mapping of state to them, optional
-        How states are stored: "bfloat16" or "float16" beside float32 parameters, "float32" beside float64; by
-        default as the parameters are. Arithmetic is in the dtype of the parameters.
+        How states are stored: as float32 (the default), bfloat16, float16 or int8 where arithmetic is in float32; as
+        float64 (the default) or float32 where it is in float64. "int8" is 8 bits and a scale for each block of 512.
+    rounding : {"nearest", "stochastic", "kahan"}, default "nearest"
+        How parameters of 16 bits are rounded: to the nearest; up as often as they are near to the number above; or to
+        the nearest, with what was lost kept beside in 16 more bits and added before the next update.
+    master : {"split8", "split16"}, optional
+        Parameters in bfloat16 are the upper part of a weight of 24 or 32 bits, whose other bits are kept beside. With
+        "split16" that is exactly training with weights in float32.
+    seed : int, default 0
+        Chooses, with the number of the step and the place of an element, how numbers are rounded at random.
     capturable : bool, default False
         For GPUs: keep the step number and `lr` there, so that a CUDA graph can hold steps.
     **hyperparameters
@@ -40,7 +48,8 @@ class Optimizer(Method):
     params : as given
     state : dict of str to (arrays arranged as `params`)
         Live: these are the arrays that steps update. bfloat16 is ml_dtypes' if that is installed, and uint16 (the upper
-        half of a float32) if not.
+        half of a float32) if not. Of "int8" these are the codes, with the scales as ``m_scale``: see :meth:`decoded`.
+        "low" is what `master` hides, "compensation" what Kahan's rounding keeps; None for other parameters.
     step_count : int
         The number of steps taken.
 
@@ -55,24 +64,29 @@ class Optimizer(Method):
     __signature__: ClassVar[inspect.Signature]
     _groups: Sequence[Group] = ()
     _capturable = False
-    _formats: Mapping[str, str] = {}
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         registry[cls.__name__] = cls
         params = inspect.Parameter("params", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-        own = {"state_dtype": None, "capturable": False}
+        own = {"state_dtype": None, "rounding": "nearest", "master": None, "seed": 0, "capturable": False}
         others = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=d) for n, d in own.items()]
         cls.__signature__ = inspect.Signature([params, *cls.parameters(), *others])
 
     def __init__(
-        self, params: Any, *, state_dtype: Any = None, capturable: bool = False, **hyperparameters: Any
+        self,
+        params: Any,
+        *,
+        state_dtype: Any = None,
+        rounding: str = "nearest",
+        master: str | None = None,
+        seed: int = 0,
+        capturable: bool = False,
+        **hyperparameters: Any,
     ) -> None:
         if not hasattr(type(self), "make"):
             raise TypeError(f"{type(self).__name__} has no rule: make one of its subclasses, such as fastopt.Adam")
         structure, given = flatten("params", params)
-        if not given:
-            raise ValueError("params must hold at least one array, got none")
         arrays = [gpu.as_header(structure.label("params", t), a) for t, a in enumerate(given)]
         for t, array in enumerate(arrays):
             check_array(structure.label("params", t), array, written=True)
@@ -87,41 +101,18 @@ class Optimizer(Method):
         self._structure: Structure = structure
         self._arrays: list[Array] = arrays
         names = self._state_names = self.active_states()
-        self._formats = _formats.by_state(state_dtype, names, type(self).__name__)
-        self._states = self._make_states()
+        self._seed = check_seed(seed)
+        formats = [str(format_of(a.dtype)) for a in arrays]
+        _formats.check_rounding(rounding, master, formats)
+        by_state = _formats.by_state(state_dtype, names, type(self).__name__)
+        self._codecs = [codecs_of(f, rounding, master, by_state, names, self.squares) for f in formats]
+        self._states = make_states(self._arrays, self._codecs, names)
         self._groups = self._make_groups()
         self._set_clocks(0)
 
-    def _make_states(self) -> dict[str, list[Array]]:
-        states: dict[str, list[Array]] = {name: [] for name in self._state_names}
-        for k, name in enumerate(states):
-            for t, array in enumerate(self._arrays):
-                dtype = _formats.stored(self._formats.get(name), array.dtype)
-                if gpu.device_of(array) is None:
-                    states[name].append(allocate(array, k, len(states), dtype))
-                elif dtype == array.dtype:
-                    states[name].append(gpu.zeros_like(array))
-                else:
-                    where = self._structure.label("params", t)
-                    raise TypeError(f"state_dtype is for the CPU so far, and {where} is on a GPU")
-        return states
-
-    def _stored(self, dtype: np.dtype[Any]) -> tuple[np.dtype[Any], ...]:
-        dtypes = tuple(_formats.stored(self._formats.get(name), dtype) for name in self.active_states())
-        return dtypes if set(dtypes) - {dtype} else ()
-
     def _make_groups(self) -> list[Group]:
-        groups: list[Group] = []
-        kinds = [(gpu.device_of(a), a.dtype) for a in self._arrays]
-        for kind in dict.fromkeys(kinds):
-            indices = [t for t, other in enumerate(kinds) if other == kind]
-            params = [self._arrays[t] for t in indices]
-            states = [[row[t] for t in indices] for row in self._states.values()]
-            if kind[0] is None:
-                groups.append(Group(self._structure, indices, params, states))
-            else:
-                groups.append(DeviceGroup(self._structure, indices, params, states, self, self._capturable))
-        return groups
+        arrays = (self._structure, self._arrays, self._codecs, self._states)
+        return make_groups(*arrays, self._seed, self, capturable=self._capturable)
 
     @property
     def capturable(self) -> bool:
@@ -163,8 +154,29 @@ class Optimizer(Method):
     def state(self) -> dict[str, Any]:
         """The states by name, each arranged as `params`; the arrays that steps update, not copies."""
         return {
-            name: self._structure.pack(_formats.shown(gpu.owner(a)) for a in row) for name, row in self._states.items()
+            name: self._structure.pack(None if a is None else _formats.shown(gpu.owner(a)) for a in row)
+            for name, row in self._states.items()
         }
+
+    def decoded(self, name: str) -> Any:
+        """Return what a state means, or what the parameters are with all that is kept beside them.
+
+        Parameters
+        ----------
+        name : str
+            A state, or "params".
+
+        Returns
+        -------
+        ndarray, list or dict
+            Copies in the dtype of the arithmetic, arranged as `params`.
+
+        Raises
+        ------
+        ValueError
+            If there is no such state.
+        """
+        return self._structure.pack(_checkpoint.decode(self, name))
 
     def step(self, grads: Any = None, *, stream: Any = None) -> None:
         """Update the parameters and the states in place, in one pass over memory.
@@ -194,7 +206,7 @@ class Optimizer(Method):
         values = self.values(step)
         for group in self._groups:
             group.aim(stream)
-            group.prepare(self.spec(group.dtype), values)
+            group.prepare(self.spec(group.codecs), values)
         for group in self._groups:
             group.launch(step)
         self._steps = step
@@ -280,7 +292,7 @@ class Optimizer(Method):
 
     def __repr__(self) -> str:
         elements = sum(a.size for a in self._arrays)
-        dtypes = " and ".join(group.dtype.name for group in self._groups)
+        dtypes = " and ".join((format_of(group.dtype) or "") for group in self._groups)
         count = len(self._arrays)
         arrays = f"{count} array{'s' if count != 1 else ''}, {elements:_} elements"
         taken = f"step_count={self.step_count}"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import _compile, _headers, _threads
-from ._arrays import Array, Structure, as_gradient, check_array, check_disjoint, check_like
+from ._arrays import Array, Structure, as_gradient, check_array, check_disjoint, check_gradient, check_like, format_of
 from ._compile import Spec
 from ._method import Packer
 
@@ -40,8 +40,10 @@ def chunks_of(sizes: Sequence[int], longest: int = CHUNK) -> tuple[Array, Array]
     return np.unique(np.concatenate([[0], inner, [len(chunks)]])).astype(np.int64), chunks
 
 
-def allocate(like: Array, index: int, count: int, dtype: np.dtype[Any]) -> Array:
-    """Return zeros for state number `index` of `count`, laid out as `like`, placed to stay out of its way.
+def allocate(like: Array, index: int, count: int, dtype: np.dtype[Any], length: int | None = None) -> Array:
+    """Return zeros for array number `index` of `count`, laid out as `like`, placed to stay out of its way.
+
+    With `length` they are that many, in one dimension.
 
     Large arrays start at the same place of a page, nearly always. Streams at equal places compete for the
     same few lines of the first-level cache, and on some processors evict each other before a line is used
@@ -50,15 +52,17 @@ def allocate(like: Array, index: int, count: int, dtype: np.dtype[Any]) -> Array
     """
     page = 4096
     place = (like.ctypes.data + (index + 1) * page // (count + 1)) // 64 * 64
-    nbytes = like.size * dtype.itemsize
+    nbytes = (like.size if length is None else length) * dtype.itemsize
     buffer = np.zeros(nbytes + page, np.uint8)
     start = (place - buffer.ctypes.data) % page
     flat = buffer[start : start + nbytes].view(dtype)
+    if length is not None:
+        return flat
     return flat.reshape(like.shape, order="C" if like.flags.c_contiguous else "F")
 
 
 class Group:
-    """The tensors of one dtype, updated by one launch.
+    """The tensors of one format, updated by one launch.
 
     Parameters
     ----------
@@ -69,7 +73,11 @@ class Group:
     params : sequence of ndarray
         The parameters of the group.
     states : sequence of sequence of ndarray
-        For each state, one array per parameter.
+        For each array of a tensor after the parameter, one per parameter.
+    own : tuple of str
+        The codecs of the parameter and the states.
+    seed : int
+        Chooses how numbers are rounded at random.
     """
 
     def __init__(
@@ -78,10 +86,14 @@ class Group:
         indices: Sequence[int],
         params: Sequence[Array],
         states: Sequence[Sequence[Array]],
+        own: tuple[str, ...],
+        seed: int,
     ) -> None:
         self.structure, self.indices = structure, indices
         self.params, self.states = params, states
+        self.own, self.seed = own, seed
         self.dtype = params[0].dtype
+        self._take(self.dtype)
         self.elements = sum(p.size for p in params)
         count = len(params)
         rows = [[0] * count, *([a.ctypes.data for a in row] for row in (params, *states))]
@@ -91,17 +103,25 @@ class Group:
         self.fixed = np.array(fixed, np.int64).reshape(-1, 2).T.copy()
         self.work = np.zeros((5, count), np.int64)
         self.work[1] = [id(p) for p in params]
-        self.work[3] = [p.nbytes for p in params]
+        self.work[3] = [p.size for p in params]
         self.work[4] = np.arange(count)
         # Views of rows that each step writes or reads: making them anew would take 0.3 µs of 4.
         self._row, self._ids, self.found = self.table[0].view(np.int64), self.work[0], self.work[2]
         self.spec: Spec | None = None
-        self.values = Packer(0, self.dtype)
+        self.values = Packer(0, np.dtype(np.float64))
         self.grads: list[Array] = []
-        self.bound: tuple[list[Array], Array] | None = None
+        self.bound: tuple[list[Array], Array, np.dtype[Any]] | None = None
 
     def _written(self) -> list[Array]:
         return [*self.params, *(a for row in self.states for a in row)]
+
+    def _take(self, dtype: np.dtype[Any]) -> bool:
+        """Expect gradients of this dtype from now on, if that can be."""
+        format_ = format_of(dtype)
+        if format_ is None or (format_ == "float64" and self.own[0] != "float64"):
+            return False
+        self.grad_dtype, self.codecs = dtype, (format_, *self.own)
+        return True
 
     def label(self, name: str, t: int) -> str:
         """Return how the caller would write the array of tensor `t` in the argument `name`."""
@@ -115,7 +135,9 @@ class Group:
         """
         grads = [as_gradient(g) for g in grads]
         self.grads = grads  # alive until the launch
-        check = _compile.refresh()
+        dtype = getattr(grads[0], "dtype", None)
+        known = dtype is self.grad_dtype or (isinstance(dtype, np.dtype) and self._take(dtype))
+        check = _compile.refresh() if known else None
         if check is None:
             self._read_closely(grads)
             return
@@ -128,7 +150,8 @@ class Group:
             self._read_closely(grads)
 
     def _ask(self, check: Any) -> int:
-        answer: int = check(self.work, self.table, self.fixed, id(np.ndarray), self.dtype.num, self.dtype.itemsize)
+        dtype, size = self.grad_dtype, self.dtype.itemsize
+        answer: int = check(self.work, self.table, self.fixed, id(np.ndarray), dtype.num, dtype.itemsize, size)
         return answer
 
     def _read_closely(self, grads: Sequence[Any]) -> None:
@@ -136,24 +159,33 @@ class Group:
         named = [(self.label("params", t), p) for t, p in enumerate(self.params)]
         for t, (name, p) in enumerate(named):
             check_array(name, p, written=True)
-            if p.ctypes.data != self.table[1, t] or p.nbytes != self.work[3, t]:
+            if p.ctypes.data != self.table[1, t] or p.size != self.work[3, t]:
                 raise ValueError(f"{name} was resized since the optimizer was made")
-            check_array(self.label("grads", t), grads[t], written=False)
-            check_like(self.label("grads", t), grads[t], name, p)
+            grad = self.label("grads", t)
+            check_array(grad, grads[t], written=False)
+            check_gradient(grad, grads[t], name, p)
+            if format_of(grads[t].dtype) != self.codecs[0]:
+                first = self.label("grads", 0)
+                raise TypeError(
+                    f"{grad} must have the dtype of {first}, {grads[0].dtype}, as their parameters have one; got "
+                    f"{grads[t].dtype}"
+                )
+            check_like(grad, grads[t], name, p)
         named += [(f"state of {self.label('params', t)}", a) for row in self.states for t, a in enumerate(row)]
         check_disjoint([*named, *((self.label("grads", t), g) for t, g in enumerate(grads))])
         self.found[:] = [g.ctypes.data for g in grads]
 
     def bind(self) -> None:
         """Keep the gradients that were read last for the steps that bring none."""
-        self.bound = (self.grads, self.found.copy())
+        self.bound = (self.grads, self.found.copy(), self.grad_dtype)
 
     def recall(self) -> None:
         """Take the bound gradients again, if others were read since."""
         if self.bound is None:
             raise TypeError("step() needs grads, unless bind(grads) was called before")
         if self.grads is not self.bound[0]:
-            self.grads, self.found[:] = self.bound
+            self.grads, self.found[:], dtype = self.bound
+            self._take(dtype)
 
     def aim(self, stream: Any) -> None:
         """Refuse a stream: there is none on a CPU."""
@@ -164,14 +196,14 @@ class Group:
         """Take the scalars of a step, and compile its kernel, so that nothing can fail once writing began."""
         if spec is not self.spec:
             _threads.compile_for(spec, self.elements)
-            self.spec, self.values = spec, Packer(spec.scalars, self.dtype)
+            self.spec, self.values = spec, Packer(spec.scalars, spec.number)
         self.values.pack(values)
 
     def launch(self, step: int) -> None:
         """Update all tensors of the group, in step number `step`."""
         assert self.spec is not None  # prepare() comes first
         self._row[:] = self.found
-        arguments = (self.table, self.items, self.chunks, self.values.array, step)
+        arguments = (self.table, self.items, self.chunks, self.values.array, self.seed, step)
         _threads.launch(self.spec, self.elements, arguments)
         self._release()
 

@@ -1,8 +1,9 @@
-"""How an element is loaded and stored.
+"""How the elements of a tensor are loaded and stored on the CPU.
 
 The sweeps see tensors as addresses. These intrinsics turn an address and an index into typed
 loads and stores, for all arrays of a tensor at once, so that one sweep serves every number of
-arrays. They are the only place that knows about pointers.
+arrays. They are the only place that knows about pointers; what lies there, :mod:`fastopt._codecs` knows. `layout`
+is the names of the codecs as one string, which the caller closes over.
 
 Every load and store says to LLVM that the arrays of one tensor do not overlap (alias scopes), which
 :mod:`fastopt._arrays` has checked. Without that, LLVM guards the packed loop with one comparison
@@ -19,37 +20,12 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-INT16, INT32, INT64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
-FLOAT = ir.FloatType()
-# What lies in memory, by the dtype that `layout` has for it; uint16 stands for bfloat16.
-_ELEMENTS = {
-    types.float64: ir.DoubleType(),
-    types.float32: FLOAT,
-    types.float16: ir.HalfType(),
-    types.uint16: INT16,
-}
-
-
-def _widen(builder: Any, value: Any, stored: Any, compute: Any) -> Any:
-    """Return an element as a number of the compute type, which holds every value of the other formats exactly."""
-    if stored == types.uint16:  # the upper half of a float32
-        return builder.bitcast(builder.shl(builder.zext(value, INT32), INT32(16)), FLOAT)
-    return value if stored == compute else builder.fpext(value, _ELEMENTS[compute])
-
-
-def _narrow(builder: Any, value: Any, compute: Any, stored: Any, noise: Any) -> Any:
-    """Return a number as it is stored, rounded to the nearest, ties to even; NaN stays NaN.
-
-    To bfloat16 it is rounded at random, up as often as it is near to the number above: an average that is decayed by
-    0.999 changes by less than half a unit of its 8 bits, and would stand still if it were rounded to the nearest.
-    """
-    if stored != types.uint16:
-        return value if stored == compute else builder.fptrunc(value, _ELEMENTS[stored])
-    bits = builder.bitcast(value, INT32)
-    rounded = builder.add(bits, builder.and_(noise, INT32(0xFFFF)))
-    quiet = builder.or_(bits, INT32(0x400000))  # rounding could carry a NaN into the sign
-    bits = builder.select(builder.fcmp_unordered("uno", value, value), quiet, rounded)
-    return builder.trunc(builder.lshr(bits, INT32(16)), INT16)
+from . import _noise
+from ._codecs import ELEMENTS, FLOAT
+from ._layout import Layout
+from ._layout import layout as layout_of
+from ._noise import INT64
+from ._scaled import BLOCK
 
 
 def _array(context: Any, builder: Any, kind: Any, value: Any) -> Any:
@@ -67,121 +43,141 @@ def _scopes(builder: ir.IRBuilder, index: int, count: int) -> tuple[Any, Any]:
     return module.add_metadata([scopes[index]]), module.add_metadata(others)
 
 
-def _pointer(context: Any, builder: Any, addresses: Any, array: int, i: Any, dtype: Any) -> Any:
-    """Return the pointer to element `i` of array number `array`."""
-    element = _ELEMENTS[dtype]
-    base = builder.inttoptr(builder.extract_value(addresses, array), element.as_pointer())
-    return builder.gep(base, [i])
+class Memory:
+    """The arrays of a tensor in a function that is being generated.
 
-
-def _annotate(builder: Any, instruction: Any, array: int, count: int) -> None:
-    builder.function.attributes.add("noinline")
-    scope, others = _scopes(builder, array, count)
-    instruction.set_metadata("alias.scope", scope)
-    instruction.set_metadata("noalias", others)
-
-
-@intrinsic
-def load(typingctx, addresses, i, layout):
-    """Return element `i` of every array: ``(a[i] for a in addresses)``, as numbers of the dtype of the parameter.
-
-    `layout` is the tuple of the arrays' dtypes.
+    A block's new numbers are kept until its scales are known: that is one more array for each codec with a scale,
+    after all others.
     """
-    stored, compute = [dtype.dtype for dtype in layout], layout[1].dtype
-    result = types.Tuple([compute for _ in stored])
+
+    def __init__(self, builder: Any, addresses: Any, layout: Layout) -> None:
+        self._builder, self._addresses, self._layout = builder, addresses, layout
+        self._elements = [ELEMENTS[dtype.name] for dtype in layout.dtypes] + [FLOAT] * len(layout.scales)
+
+    def pointer(self, array: int, i: Any) -> Any:
+        base = self._builder.extract_value(self._addresses, array)
+        return self._builder.gep(self._builder.inttoptr(base, self._elements[array].as_pointer()), [i])
+
+    def load(self, array: int, i: Any) -> Any:
+        value = self._builder.load(self.pointer(array, i))
+        self._annotate(value, array)
+        return value
+
+    def store(self, value: Any, array: int, i: Any) -> None:
+        self._annotate(self._builder.store(value, self.pointer(array, i)), array)
+
+    def _annotate(self, instruction: Any, array: int) -> None:
+        self._builder.function.attributes.add("noinline")
+        scope, others = _scopes(self._builder, array, len(self._elements))
+        instruction.set_metadata("alias.scope", scope)
+        instruction.set_metadata("noalias", others)
+
+    def scratch(self, scaled: int) -> int:
+        """Return the array that keeps the new numbers of codec number `scaled`."""
+        return len(self._layout.dtypes) + list(self._layout.scales).index(scaled)
+
+
+def _number(layout: Layout) -> Any:
+    return types.float64 if layout.number.itemsize == 8 else types.float32
+
+
+def scale_of(builder: Any, layout: Layout, scales: Any, k: int) -> Any:
+    return builder.extract_value(scales, list(layout.scales).index(k)) if k in layout.scales else None
+
+
+@intrinsic(prefer_literal=True)
+def load(typingctx, addresses, i, layout, scales, careful):
+    """Return element `i` of the gradient, the parameter and every state, as numbers.
+
+    `careful`: blocks of which a scale is marked.
+    """
+    arrays = layout_of(layout.literal_value)
+    number = ELEMENTS[arrays.number.name]
+    result = types.UniTuple(_number(arrays), len(arrays.codecs))
 
     def codegen(context, builder, signature, args):
+        memory = Memory(builder, args[0], arrays)
         values = []
-        for k, dtype in enumerate(stored):
-            value = builder.load(_pointer(context, builder, args[0], k, args[1], dtype))
-            _annotate(builder, value, k, len(result))
-            values.append(_widen(builder, value, dtype, compute))
+        for k, codec in enumerate(arrays.codecs):
+            stored = [memory.load(row, args[1]) for row in arrays.rows[k]]
+            values.append(
+                codec.read(builder, stored, number, scale_of(builder, arrays, args[3], k), careful.literal_value)
+            )
         return context.make_tuple(builder, result, values)
 
-    return result(addresses, types.intp, layout), codegen
+    return result(addresses, types.intp, layout, scales, careful), codegen
 
 
-@intrinsic
-def store(typingctx, addresses, i, values, layout, noise):
+@intrinsic(prefer_literal=True)
+def store(typingctx, addresses, i, values, layout, noise, scales):
     """Write `values` to element `i` of every array but the first: the gradient is only read.
 
-    `noise` is 32 random bits, for the formats that are rounded at random: each takes 16.
+    `noise` is 32 random bits, for the formats that are rounded at random.
     """
-    arrays, compute = [dtype.dtype for dtype in layout], layout[1].dtype
-    if len(values) != len(arrays) - 1 or any(value != compute for value in values):
-        raise TypeError(f"a rule returned {values} where it computes with {compute}")
+    arrays = layout_of(layout.literal_value)
+    number = _number(arrays)
+    if len(values) != len(arrays.codecs) - 1 or any(value != number for value in values):
+        raise TypeError(f"a rule returned {values} where it computes with {number}")
 
     def codegen(context, builder, signature, args):
-        for k in range(1, len(arrays)):
-            pointer = _pointer(context, builder, args[0], k, args[1], arrays[k])
-            own = builder.lshr(args[4], INT32(16 * (k % 2)))
-            value = _narrow(builder, builder.extract_value(args[2], k - 1), compute, arrays[k], own)
-            _annotate(builder, builder.store(value, pointer), k, len(arrays))
+        memory = Memory(builder, args[0], arrays)
+        for k, codec in enumerate(arrays.codecs[1:], 1):
+            value = builder.extract_value(args[2], k - 1)
+            stored = codec.write(builder, value, args[4], scale_of(builder, arrays, args[5], k))
+            for row, part in zip(arrays.rows[k], stored, strict=True):
+                memory.store(part, row, args[1])
+            if codec.scaled:
+                memory.store(single(builder, value), memory.scratch(k), args[1])
         return context.get_dummy_value()
 
-    return types.none(addresses, types.intp, values, layout, types.uint32), codegen
+    return types.none(addresses, types.intp, values, layout, types.uint32, scales), codegen
 
 
-# 2^32 over the golden ratio: multiples of it are spread evenly, in all their bits and in the lower half.
-_WEYL = 0x9E3779B9
-
-
-def _mix(builder: Any, bits: Any) -> Any:
-    """Return 32 bits of which each depends on all of `bits`; C. Wellons' function "lowbias32"."""
-    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B), (16, 1)):
-        bits = builder.mul(builder.xor(bits, builder.lshr(bits, INT32(shift))), INT32(factor))
-    return bits
+def single(builder: Any, value: Any) -> Any:
+    return value if value.type == FLOAT else builder.fptrunc(value, FLOAT)
 
 
 @intrinsic
-def key(typingctx, step, tensor, first):
-    """Return the key of the random bits of a tensor in a step, for the 2^32 elements that element `first` is among."""
+def key(typingctx, seed, step, tensor, first):
+    """Return :func:`fastopt._noise.key`."""
 
     def codegen(context, builder, signature, args):
-        bits = INT32(0)
-        step, tensor, first = args
-        for number in (step, builder.lshr(step, INT64(32)), tensor, builder.lshr(first, INT64(32))):
-            bits = _mix(builder, builder.add(builder.xor(bits, builder.trunc(number, INT32)), INT32(_WEYL)))
-        return bits
+        return _noise.key(builder, *args)
 
-    return types.uint32(types.int64, types.int64, types.int64), codegen
+    return types.uint32(types.int64, types.int64, types.int64, types.int64), codegen
 
 
 @intrinsic
 def noise(typingctx, key, i):
-    """Return 32 random bits that depend on the key and the number of the element alone.
-
-    Over the steps, whose keys are independent, those of an element are too. Within a step they are a Weyl sequence,
-    spread evenly over the elements, from a random start: one addition an element, where a hash would take as long as
-    the rest of Adam.
-    """
+    """Return :func:`fastopt._noise.noise`."""
 
     def codegen(context, builder, signature, args):
-        return builder.add(args[0], builder.mul(builder.trunc(args[1], INT32), INT32(_WEYL)))
+        return _noise.noise(builder, *args)
 
     return types.uint32(types.uint32, types.int64), codegen
 
 
 @intrinsic
 def following(typingctx, noise):
-    """Return the random bits of the next element."""
+    """Return :func:`fastopt._noise.following`."""
 
     def codegen(context, builder, signature, args):
-        return builder.add(args[0], INT32(_WEYL))
+        return _noise.following(builder, *args)
 
     return types.uint32(types.uint32), codegen
 
 
-@intrinsic
+@intrinsic(prefer_literal=True)
 def column(typingctx, table, j, layout):
     """Return column `j` of a 2-D table of addresses as a tuple, one address per array."""
-    result = types.UniTuple(types.uint64, len(layout))
+    count = len(layout_of(layout.literal_value).dtypes)
+    result = types.UniTuple(types.uint64, count)
 
     def codegen(context, builder, signature, args):
         array = _array(context, builder, signature.args[0], args[0])
         width = builder.extract_value(array.shape, 1)
         addresses = []
-        for k in range(len(layout)):
+        for k in range(count):
             index = builder.add(builder.mul(INT64(k), width), args[1])
             addresses.append(builder.load(builder.gep(array.data, [index])))
         return context.make_tuple(builder, result, addresses)
@@ -189,15 +185,16 @@ def column(typingctx, table, j, layout):
     return result(table, types.intp, layout), codegen
 
 
-@intrinsic
+@intrinsic(prefer_literal=True)
 def advance(typingctx, addresses, i, layout):
-    """Return the addresses of element `i` of every array."""
+    """Return the addresses of element `i` of every array; it begins a block where there are scales."""
+    arrays = layout_of(layout.literal_value)
 
     def codegen(context, builder, signature, args):
-        moved = []
-        for k, dtype in enumerate(layout):
-            pointer = _pointer(context, builder, args[0], k, args[1], dtype.dtype)
-            moved.append(builder.ptrtoint(pointer, INT64))
+        moved = [builder.extract_value(args[0], k) for k in range(len(addresses))]
+        for k, dtype in enumerate(arrays.dtypes):
+            places = builder.udiv(args[1], INT64(BLOCK)) if k in arrays.scales.values() else args[1]
+            moved[k] = builder.add(moved[k], builder.mul(places, INT64(dtype.itemsize)))
         return context.make_tuple(builder, addresses, moved)
 
     return addresses(addresses, types.intp, layout), codegen

@@ -14,7 +14,7 @@ STEP = """
     p = np.zeros({size})
     {call}
     print(p[0])
-    kernels = [_compile.sweep(fastopt.GD(p).spec(p.dtype), {size} > 2**15)]
+    kernels = [_compile.sweep(fastopt.GD(p).plain_spec(p.dtype), {size} > 2**15)]
     print(*(sum(k.stats.cache_hits.values()) for k in kernels), *(sum(k.stats.cache_misses.values()) for k in kernels))
 """
 
@@ -156,7 +156,7 @@ def test_serial_and_parallel_kernels_have_entries_of_their_own(run_script, tmp_p
     import numpy as np
     import fastopt
     from fastopt import _compile
-    spec = fastopt.GD(np.zeros(3)).spec(np.dtype(float))
+    spec = fastopt.GD(np.zeros(3)).plain_spec(np.dtype(float))
     _compile.sweep(spec, False)
     kernel = _compile.sweep(spec, True)
     print(sum(kernel.stats.cache_misses.values()), "numba_parallel_for" in "".join(kernel.inspect_llvm().values()))

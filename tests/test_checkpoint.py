@@ -99,6 +99,7 @@ def test_it_holds_plain_numbers_and_arrays():
     assert {k: type(v) for k, v in saved.items() if not k.startswith(("m/", "v/"))} == {
         "optimizer": str,
         "step": int,
+        "seed": int,
         "lr": float,
         "betas": tuple,
         "eps": float,

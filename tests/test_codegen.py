@@ -25,7 +25,9 @@ ROOTED = ("Adam", "AdamW", "RMSprop")
 def assembly(case, dtype, parallel, monkeypatch):
     """Return the instructions of a freshly compiled sweep: one from the disk cache has no text."""
     name, kwargs = case
-    return kernel_lines(registry[name].with_hyperparameters(**kwargs).spec(np.dtype(dtype)), parallel, monkeypatch)
+    return kernel_lines(
+        registry[name].with_hyperparameters(**kwargs).plain_spec(np.dtype(dtype)), parallel, monkeypatch
+    )
 
 
 def kernel_lines(spec, parallel, monkeypatch):

@@ -295,7 +295,7 @@ def test_the_memory_is_what_it_says():
 def test_the_loop_is_packed(case, name, kind, dtype, monkeypatch):
     """Conversions and arithmetic in whole registers; no calls for conversions, at most the remainder one by one."""
     opt = make(case, np.ones(3, dtype), name)
-    lines = kernel_lines(opt.spec(np.dtype(dtype)), False, monkeypatch)
+    lines = kernel_lines(opt.plain_spec(np.dtype(dtype)), False, monkeypatch)
     suffix = "ps" if dtype is np.float32 else "pd"
     assert any(count(lines, rf"v(mul|fn?m(add|sub)\d+){suffix}", wide) for wide in ("%zmm", "%ymm"))
     widen, narrow = {

@@ -59,7 +59,6 @@ def test_states_by_position_and_by_name():
         (lambda a: fastopt.adam(a[0], a[1], step=1), ["adam", "needs", "m"]),
         (lambda a: fastopt.adam(*a, step=1), ["adam", "5 arrays"]),
         (lambda a: fastopt.gd(a[0], a[1], a[2]), ["gd", "3 arrays"]),
-        (lambda a: fastopt.gd(a[0], a[1], step=1), ["step"]),
         (lambda a: fastopt.rmsprop(a[0], a[1], a[2], a[3]), ["rmsprop", "no use", "mu"]),
         (lambda a: fastopt.rmsprop(a[0], a[1], a[2], v=a[3]), ["rmsprop", "no use", "v"]),
         (lambda a: fastopt.rmsprop(a[0], a[1], a[2], centered=True), ["rmsprop", "needs", "mu"]),

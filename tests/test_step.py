@@ -103,7 +103,7 @@ def test_the_reference_reads_the_rule_as_the_oracle_does(case):
     p, g = random(100, np.float64, 1), random(100, np.float64, 2)
     opt = make(case, p)
     states = [random(100, np.float64, 3 + k, zeros=False) ** 2 + 1 for k in range(len(opt.state))]
-    given = reference.apply(opt.spec(p.dtype).rule, opt.values(5), [g, p, *states])
+    given = reference.apply(opt.plain_spec(p.dtype).rule, opt.values(5), [g, p, *states])
     for new, right in zip(given, answer(name, p, g, states, 5, **kwargs), strict=True):
         assert np.max(right.excess(new)) <= 1
 

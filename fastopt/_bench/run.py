@@ -161,6 +161,6 @@ def set_threads(threads: int | None) -> int:
 
 def warm() -> None:
     """Compile what will be measured."""
-    spec = registry["Adam"].with_hyperparameters().spec(np.dtype(np.float32))
+    spec = registry["Adam"].with_hyperparameters().plain_spec(np.dtype(np.float32))
     for parallel in (False, True):
         _compile.sweep(spec, parallel)

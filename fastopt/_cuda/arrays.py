@@ -18,7 +18,8 @@ from . import toolchain
 
 # DLPack's numbers for memory of CUDA and managed memory.
 _CUDA = (2, 13)
-_CODES = {0: "i", 1: "u", 2: "f"}
+# 4 is bfloat16, of which NumPy knows the bits alone.
+_CODES = {0: "i", 1: "u", 2: "f", 4: "u"}
 # Where nothing lies: NumPy takes a null pointer for no array at all.
 _NOWHERE = 256
 
@@ -148,16 +149,26 @@ def owner(array: Array) -> Any:
     return array.base.owner if isinstance(array.base, Exposed) else array
 
 
-def zeros_like(array: Array) -> Array:
-    """Return the header of new zeros beside an array, made by the library that the array comes from."""
-    owner, device = exposed(array).owner, exposed(array).device
+def zeros(like: Array, index: int, count: int, dtype: np.dtype[Any], length: int | None = None) -> Array:
+    """Return the header of zeros beside an array on a GPU, made by the library that it comes from.
+
+    As :func:`fastopt._plan.allocate` does on the CPU; where they lie does not matter on a GPU, so `index` and `count`
+    are not used.
+    """
+    del index, count
+    owner, device = exposed(like).owner, exposed(like).device
     library = type(owner).__module__.partition(".")[0]
     with toolchain.on(device):
         if library in ("torch", "cupy"):
-            plain = owner.detach() if library == "torch" else owner
-            return header("a state", sys.modules[library].zeros_like(plain))
-        new = toolchain.zeros(array.shape, array.dtype, "C" if array.flags.c_contiguous else "F")
-        return header("a state", new)
+            made, kinds = sys.modules[library], {"uint16": "bfloat16"} if library == "torch" else {}
+            kind = getattr(made, kinds.get(dtype.name, dtype.name))
+            if length is not None:
+                new = made.zeros(length, dtype=kind, **({"device": owner.device} if library == "torch" else {}))
+            else:
+                new = made.zeros_like(owner.detach() if library == "torch" else owner, dtype=kind)
+            return header("a state", new)
+        shape = like.shape if length is None else (length,)
+        return header("a state", toolchain.zeros(shape, dtype, "C" if like.flags.c_contiguous else "F"))
 
 
 def copy(array: Array) -> Array:

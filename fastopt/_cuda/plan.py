@@ -26,7 +26,7 @@ class DeviceGroup(Group):
 
     Parameters
     ----------
-    structure, indices, params, states
+    structure, indices, params, states, own, seed
         As for :class:`fastopt._plan.Group`; the arrays are headers.
     method : Method
         Whose step it is.
@@ -40,10 +40,12 @@ class DeviceGroup(Group):
         indices: Sequence[int],
         params: Sequence[Array],
         states: Sequence[Sequence[Array]],
+        own: tuple[str, ...],
+        seed: int,
         method: Method,
         capturable: bool,
     ) -> None:
-        super().__init__(structure, indices, params, states)
+        super().__init__(structure, indices, params, states, own, seed)
         self.device = arrays.exposed(params[0]).device
         self.capturable, self._method = capturable, method
         _, chunks = chunks_of([p.size for p in params], CHUNK)
@@ -126,12 +128,13 @@ class DeviceGroup(Group):
                 self._kernel = _compile.device_sweep(spec, self.capturable, self.device)
                 if self.capturable:
                     self._advance = _compile.device_advance(self._method.compiled_values(), spec, self.device)
-                self.spec, self.values = spec, Packer(spec.scalars, self.dtype)
+                self.spec, self.values = spec, Packer(spec.scalars, spec.number)
         self.values.pack(values)
 
     def launch(self, step: int) -> None:
         """Update all tensors of the group, in the order of the stream."""
-        handle, threads = self._handle, toolchain.threads()
+        assert self.spec is not None  # prepare() comes first
+        handle, threads = self._handle, _compile.device_threads(self.spec, toolchain.threads())
         blocks = max(1, min(self._count, toolchain.blocks(self.device)))
         with toolchain.on(self.device):
             if not np.array_equal(self.found, self._sent):
@@ -139,12 +142,14 @@ class DeviceGroup(Group):
                 self._sent[:] = self.found
             table, chunks = self._addresses
             scalars: Any = tuple(self.values.array)
+            number: Any = step
             if self.capturable:
                 scalars = toolchain.argument(toolchain.address_of(self._scalars))
                 clock = toolchain.argument(toolchain.address_of(self._clock))
                 toolchain.launcher(self._advance, 1, 1, handle)(clock, scalars)
+                number = clock
             kernel = toolchain.launcher(self._kernel, blocks, threads, handle)
-            kernel(table, len(self.params), chunks, self._count, scalars)
+            kernel(table, len(self.params), chunks, self._count, scalars, self.seed, number)
         self._release()
 
     def write_clock(self, step: int | None, lr: float) -> None:
@@ -164,18 +169,21 @@ class DeviceGroup(Group):
 
 
 def update(
-    method: Method, given: Sequence[Any], names: Sequence[str], step: int, stream: Any, check: Callable[..., Any]
+    method: Method, given: Sequence[Any], names: Sequence[str], look: Callable[..., Any], stream: Any, seed: int
 ) -> None:
-    """Check the gradient, the parameter and the states of a call, all on one GPU, and update them."""
+    """Check the gradient, the parameter and the states of a call, all on one GPU, and update them.
+
+    `look` checks the headers and returns the codecs and the number of the step.
+    """
     headers = [arrays.header(name, array) for name, array in zip(names, given, strict=True)]
-    check(headers, names)
+    codecs, step = look(headers)
     devices = {arrays.exposed(h).device for h in headers}
     if len(devices) != 1:
         raise ValueError(f"{', '.join(names)} must be on one GPU, got the GPUs {sorted(devices)}")
     (device,) = devices
     p = headers[1]
-    spec = method.spec(p.dtype)
-    scalars = Packer(spec.scalars, p.dtype)
+    spec = method.spec(codecs)
+    scalars = Packer(spec.scalars, spec.number)
     scalars.pack(method.values(step))
     handle = arrays.stream_handle(stream, p)
     with toolchain.on(device):
@@ -193,7 +201,7 @@ def update(
         blocks = max(1, min(count, toolchain.blocks(device)))
         places = [toolchain.argument(toolchain.address_of(a)) for a in (table, chunks)]
         launch = toolchain.launcher(kernel, blocks, toolchain.threads(), handle)
-        launch(places[0], 1, places[1], count, tuple(scalars.array))
+        launch(places[0], 1, places[1], count, tuple(scalars.array), seed, step)
 
 
 # More arrays than any update has.

@@ -9,6 +9,11 @@ from typing import Any
 import numpy as np
 
 from .._arrays import Array
+from .._codecs import ELEMENTS
+from .._evaluate import Builder, value
+from .._layout import Layout
+from .._noise import following, key, noise
+from .._scaled import BLOCK
 
 
 def view(address: int, dtype: np.dtype[Any], count: int) -> Array:
@@ -27,8 +32,11 @@ def _int64(address: int, count: int) -> list[int]:
 class Storage:
     """The same functions as :class:`fastopt._cuda.storage.Storage`; there each is documented."""
 
-    def __init__(self, dtypes: Sequence[np.dtype[Any]], lanes: int, scalars: int) -> None:
-        self.dtypes, self.lanes, self.count = dtypes, lanes, scalars
+    def __init__(self, layout: Layout, lanes: int, scalars: int) -> None:
+        self.layout, self.lanes, self.count = layout, lanes, scalars
+        self.scaled = list(layout.scales)
+        self.fields = [k for k in range(len(layout.dtypes)) if k not in layout.scales.values()]
+        self.number = ELEMENTS[layout.number.name]
 
     def rule(self, rule: Callable[..., Any]) -> Callable[..., Any]:
         def quiet(*arguments: Any) -> Any:
@@ -38,56 +46,114 @@ class Storage:
         return quiet
 
     def column(self, table: int, tensors: int, t: int) -> tuple[int, ...]:
-        return tuple(_int64(table + 8 * (k * tensors + t), 1)[0] for k in range(len(self.dtypes)))
+        return tuple(_int64(table + 8 * (k * tensors + t), 1)[0] for k in range(len(self.layout.dtypes)))
 
     def chunk(self, chunks: int, c: int) -> tuple[int, ...]:
         return tuple(_int64(chunks + 24 * c, 3))
 
     def advance(self, addresses: Sequence[int], i: int) -> tuple[int, ...]:
-        return tuple(a + i * dtype.itemsize for a, dtype in zip(addresses, self.dtypes, strict=True))
+        moved = []
+        for k, (address, dtype) in enumerate(zip(addresses, self.layout.dtypes, strict=True)):
+            moved.append(address + (i if k in self.fields else i // BLOCK) * dtype.itemsize)
+        return tuple(moved)
 
     def aligned(self, addresses: Sequence[int]) -> bool:
-        return all(a % (self.lanes * d.itemsize) == 0 for a, d in zip(addresses, self.dtypes, strict=True))
+        return all(addresses[k] % (self.lanes * self.layout.dtypes[k].itemsize) == 0 for k in self.fields)
 
-    def _moved(self, addresses: Sequence[int], i: int, lanes: int) -> tuple[int, ...]:
+    def _scale(self, scales: Sequence[Any], k: int) -> Any:
+        return scales[self.scaled.index(k)] if k in self.scaled else None
+
+    def _load(self, addresses: Sequence[int], i: int, lanes: int, scales: Sequence[Any]) -> tuple[Any, ...]:
         moved = self.advance(addresses, i)
         if lanes > 1 and not self.aligned(moved):
             raise RuntimeError("misaligned address: a device stops there")
-        return moved
+        columns = {k: view(moved[k], self.layout.dtypes[k], lanes) for k in self.fields}
+        rows = []
+        for lane in range(lanes):
+            row = []
+            for k, codec in enumerate(self.layout.codecs):
+                parts = [value(columns[r][lane]) for r in self.layout.rows[k]]
+                number = codec.read(Builder(), parts, self.number, self._scale(scales, k), careful=codec.scaled)
+                row.append(number.array[()])
+            rows.append(tuple(row))
+        return tuple(rows)
 
-    def _load(self, addresses: Sequence[int], i: int, lanes: int) -> tuple[Any, ...]:
-        moved = self._moved(addresses, i, lanes)
-        columns = [view(a, dtype, lanes) for a, dtype in zip(moved, self.dtypes, strict=True)]
-        return tuple(tuple(column[lane] for column in columns) for lane in range(lanes))
+    def _store(
+        self, addresses: Sequence[int], i: int, values: Sequence[Any], word: Any, scales: Sequence[Any], lanes: int
+    ) -> None:
+        moved = self.advance(addresses, i)
+        if lanes > 1 and not self.aligned(moved):
+            raise RuntimeError("misaligned address: a device stops there")
+        for lane in range(lanes):
+            for k, codec in enumerate(self.layout.codecs[1:], 1):
+                new = values[lane][k - 1]
+                if new.dtype != self.layout.number:
+                    raise TypeError(f"a rule returned {new.dtype} where it computes with {self.layout.number}")
+                parts = codec.write(Builder(), value(new), word, self._scale(scales, k), careful=codec.scaled)
+                for r, part in zip(self.layout.rows[k], parts, strict=True):
+                    dtype = self.layout.dtypes[r]
+                    view(moved[r], dtype, lanes)[lane] = part.array.view(dtype)
+            word = following(Builder(), word)
 
-    def _store(self, addresses: Sequence[int], i: int, values: Sequence[Any], lanes: int) -> None:
-        moved = self._moved(addresses, i, lanes)
-        for k in range(1, len(self.dtypes)):
-            out = view(moved[k], self.dtypes[k], lanes)
-            for lane in range(lanes):
-                if values[lane][k - 1].dtype != out.dtype:
-                    raise TypeError(f"a rule returned {values[lane][k - 1].dtype} where the array holds {out.dtype}")
-                out[lane] = values[lane][k - 1]
+    def load_one(self, addresses: Sequence[int], i: int, scales: Any) -> tuple[Any, ...]:
+        return self._load(addresses, i, 1, scales)
 
-    def load_one(self, addresses: Sequence[int], i: int) -> tuple[Any, ...]:
-        return self._load(addresses, i, 1)
+    def load_packed(self, addresses: Sequence[int], i: int, scales: Any) -> tuple[Any, ...]:
+        return self._load(addresses, i, self.lanes, scales)
 
-    def load_packed(self, addresses: Sequence[int], i: int) -> tuple[Any, ...]:
-        return self._load(addresses, i, self.lanes)
+    def load_some(self, addresses: Sequence[int], i: int, n: int, scales: Any) -> tuple[Any, ...]:
+        return tuple(self._load(addresses, min(i + lane, n - 1), 1, scales)[0] for lane in range(self.lanes))
 
-    def store_one(self, addresses: Sequence[int], i: int, values: Any) -> None:
-        self._store(addresses, i, values, 1)
+    def store_one(self, addresses: Sequence[int], i: int, values: Any, word: Any, scales: Any) -> None:
+        self._store(addresses, i, values, word, scales, 1)
 
-    def store_packed(self, addresses: Sequence[int], i: int, values: Any) -> None:
-        self._store(addresses, i, values, self.lanes)
+    def store_packed(self, addresses: Sequence[int], i: int, values: Any, word: Any, scales: Any) -> None:
+        self._store(addresses, i, values, word, scales, self.lanes)
+
+    def store_some(self, addresses: Sequence[int], i: int, n: int, values: Any, word: Any, scales: Any) -> None:
+        for lane in range(self.lanes):
+            if i + lane < n:
+                self._store(addresses, i + lane, values[lane : lane + 1], word, scales, 1)
+            word = following(Builder(), word)
+
+    def scales(self, addresses: Sequence[int]) -> tuple[Any, ...]:
+        stored = (view(addresses[k], self.layout.dtypes[k], 1)[0] for k in self.layout.scales.values())
+        return tuple(value(np.uint32(scale)) for scale in stored)
+
+    def put_scales(self, addresses: Sequence[int], scales: Sequence[Any]) -> None:
+        for k, scale in zip(self.layout.scales.values(), scales, strict=True):
+            view(addresses[k], self.layout.dtypes[k], 1)[0] = int(scale.array)
+
+    def peaks(self, values: Sequence[Any]) -> tuple[int, ...]:
+        found: list[int] = []
+        for k in self.scaled:
+            peak = value(np.uint32(0))
+            for row in values:
+                peak = self.layout.scaled[k].finite_peak(Builder(), value(row[k - 1]), peak)
+            found += [int(peak.array) & 0x7FFFFFFF, int(peak.array) >> 31]
+        return tuple(found)
+
+    def rescale(self, scales: Sequence[Any], peaks: Sequence[int]) -> tuple[Any, ...]:
+        joined = (int(peaks[2 * at]) | int(peaks[2 * at + 1]) << 31 for at in range(len(self.scaled)))
+        pairs = zip(self.scaled, scales, joined, strict=True)
+        return tuple(self.layout.scaled[k].rescale(Builder(), s, value(np.uint32(peak))) for k, s, peak in pairs)
+
+    def noise(self, seed: int, step: int, tensor: int, start: int) -> Any:
+        return self.noise_at(key(Builder(), *(value(np.int64(n)) for n in (seed, step, tensor, start))), start)
+
+    def noise_at(self, word: Any, i: int) -> Any:
+        return noise(Builder(), word, value(np.int64(i)))
 
     def fetch(self, address: int) -> tuple[Any, ...]:
-        return tuple(view(address, self.dtypes[0], self.count))
+        return tuple(view(address, self.layout.number, self.count))
 
     def put(self, address: int, values: Sequence[Any]) -> None:
-        view(address, self.dtypes[0], self.count)[:] = values
+        view(address, self.layout.number, self.count)[:] = values
 
     def tick(self, clock: int) -> tuple[float, float]:
         step = view(clock, np.dtype(np.int64), 1)
         step[0] += 1
         return float(step[0]), float(view(clock + 8, np.dtype(np.float64), 1)[0])
+
+    def tell(self, clock: int) -> int:
+        return _int64(clock, 1)[0]

@@ -6,34 +6,20 @@ is addressed as global memory, and a thread moves 16 bytes of each array at a ti
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from llvmlite import ir
 from numba.cuda import types
 from numba.cuda.extending import intrinsic
 from numba.extending import register_jitable
 
-INT32, INT64 = ir.IntType(32), ir.IntType(64)
-_IR = {"float32": ir.FloatType(), "float64": ir.DoubleType(), "int64": INT64}
-#: The address space of global memory.
-_GLOBAL = 1
-
-
-def _pointer(builder: Any, address: Any, element: Any, i: Any = None) -> Any:
-    base = builder.inttoptr(address, element.as_pointer(_GLOBAL))
-    return base if i is None else builder.gep(base, [i])
-
-
-def _read(builder: Any, address: Any, element: Any, i: Any, align: int) -> Any:
-    value = builder.load(_pointer(builder, address, element, i))
-    value.align = align
-    return value
-
-
-def _write(builder: Any, value: Any, address: Any, i: Any, align: int) -> None:
-    builder.store(value, _pointer(builder, address, value.type, i)).align = align
+from .. import _noise
+from .._codecs import ELEMENTS, INT32
+from .._layout import Layout
+from .._noise import INT64
+from .._scaled import BLOCK
+from .scales import read, scale_intrinsics, write
 
 
 class Storage:
@@ -41,29 +27,59 @@ class Storage:
 
     Parameters
     ----------
-    dtypes : sequence of numpy.dtype
-        Of the gradient, the parameter and the states.
+    layout : Layout
+        The gradient, the parameter and the states.
     lanes : int
         How many elements of each array are moved at a time.
     scalars : int
         How many scalars the rule takes.
     """
 
-    def __init__(self, dtypes: Sequence[np.dtype[Any]], lanes: int, scalars: int) -> None:
-        names = [dtype.name for dtype in dtypes]
-        elements = [_IR[name] for name in names]
-        row = types.Tuple([getattr(types, name) for name in names])
-        written = types.Tuple([getattr(types, name) for name in names[1:]])
-        addresses_type = types.UniTuple(types.uint64, len(names))
-        compute = getattr(types, names[0])
+    def __init__(self, layout: Layout, lanes: int, scalars: int) -> None:
+        dtypes, codecs = layout.dtypes, layout.codecs
+        elements = [ELEMENTS[dtype.name] for dtype in dtypes]
+        compute, number = getattr(types, layout.number.name), ELEMENTS[layout.number.name]
+        row = types.UniTuple(compute, len(codecs))
+        written = types.UniTuple(compute, len(codecs) - 1)
+        addresses_type = types.UniTuple(types.uint64, len(dtypes))
+        scaled = list(layout.scales)
+        scales_type = types.UniTuple(types.uint32, len(scaled)) if scaled else types.Tuple(())
+
+        def place(builder, k, i):
+            return builder.udiv(i, INT64(BLOCK)) if k in layout.scales.values() else i
+
+        def moved(builder, addresses, i):
+            found = []
+            for k, dtype in enumerate(dtypes):
+                offset = builder.mul(place(builder, k, i), INT64(dtype.itemsize))
+                found.append(builder.add(builder.extract_value(addresses, k), offset))
+            return found
+
+        def scale_of(builder, scales, k):
+            return builder.extract_value(scales, scaled.index(k)) if k in scaled else None
+
+        def decode(context, builder, stored, scales):
+            """Return the numbers of one element, of which `stored` has what lies in every array."""
+            numbers = []
+            for k, codec in enumerate(codecs):
+                parts = [stored[r] for r in layout.rows[k]]
+                numbers.append(codec.read(builder, parts, number, scale_of(builder, scales, k), careful=codec.scaled))
+            return context.make_tuple(builder, row, numbers)
+
+        def encode(builder, values, word, scales):
+            """Yield the arrays of one element, and what to write there."""
+            for k, codec in enumerate(codecs[1:], 1):
+                value, scale = builder.extract_value(values, k - 1), scale_of(builder, scales, k)
+                parts = codec.write(builder, value, word, scale, careful=codec.scaled)
+                yield from zip(layout.rows[k], parts, strict=True)
 
         @intrinsic
         def column(typingctx, table, tensors, t):
             def codegen(context, builder, signature, args):
                 found = []
-                for k in range(len(names)):
+                for k in range(len(dtypes)):
                     index = builder.add(builder.mul(INT64(k), args[1]), args[2])
-                    found.append(_read(builder, args[0], INT64, index, 8))
+                    found.append(read(builder, args[0], INT64, index, 8))
                 return context.make_tuple(builder, addresses_type, found)
 
             return addresses_type(types.uint64, types.int64, types.int64), codegen
@@ -74,7 +90,7 @@ class Storage:
 
             def codegen(context, builder, signature, args):
                 first = builder.mul(args[1], INT64(3))
-                found = [_read(builder, args[0], INT64, builder.add(first, INT64(k)), 8) for k in range(3)]
+                found = [read(builder, args[0], INT64, builder.add(first, INT64(k)), 8) for k in range(3)]
                 return context.make_tuple(builder, result, found)
 
             return result(types.uint64, types.int64), codegen
@@ -82,11 +98,7 @@ class Storage:
         @intrinsic
         def advance(typingctx, addresses, i):
             def codegen(context, builder, signature, args):
-                moved = []
-                for k, dtype in enumerate(dtypes):
-                    offset = builder.mul(args[1], INT64(dtype.itemsize))
-                    moved.append(builder.add(builder.extract_value(args[0], k), offset))
-                return context.make_tuple(builder, addresses_type, moved)
+                return context.make_tuple(builder, addresses_type, moved(builder, *args))
 
             return addresses_type(addresses_type, types.int64), codegen
 
@@ -95,68 +107,117 @@ class Storage:
             def codegen(context, builder, signature, args):
                 low = INT64(0)
                 for k, dtype in enumerate(dtypes):
-                    mask = INT64(lanes * dtype.itemsize - 1)
-                    low = builder.or_(low, builder.and_(builder.extract_value(args[0], k), mask))
+                    if k not in layout.scales.values():
+                        mask = INT64(lanes * dtype.itemsize - 1)
+                        low = builder.or_(low, builder.and_(builder.extract_value(args[0], k), mask))
                 return builder.icmp_unsigned("==", low, INT64(0))
 
             return types.boolean(addresses_type), codegen
+
+        fields = [k for k in range(len(dtypes)) if k not in layout.scales.values()]
 
         def loads(width):
             result = types.UniTuple(row, width)
 
             @intrinsic
-            def load(typingctx, addresses, i):
+            def load(typingctx, addresses, i, scales):
                 def codegen(context, builder, signature, args):
-                    here = advance_ir(builder, args)
-                    columns = []
-                    for address, element, dtype in zip(here, elements, dtypes, strict=True):
-                        kind = ir.VectorType(element, width) if width > 1 else element
-                        columns.append(_read(builder, address, kind, INT64(0), width * dtype.itemsize))
+                    here = moved(builder, args[0], args[1])
+                    columns = {}
+                    for k in fields:
+                        kind = ir.VectorType(elements[k], width) if width > 1 else elements[k]
+                        columns[k] = read(builder, here[k], kind, INT64(0), width * dtypes[k].itemsize)
                     rows = []
                     for lane in range(width):
-                        items = [builder.extract_element(c, INT32(lane)) if width > 1 else c for c in columns]
-                        rows.append(context.make_tuple(builder, row, items))
+                        stored = {
+                            k: builder.extract_element(c, INT32(lane)) if width > 1 else c for k, c in columns.items()
+                        }
+                        rows.append(decode(context, builder, stored, args[2]))
                     return context.make_tuple(builder, result, rows)
 
-                return result(addresses_type, types.int64), codegen
+                return result(addresses_type, types.int64, scales_type), codegen
 
             return load
 
         def stores(width):
             @intrinsic
-            def store(typingctx, addresses, i, values):
+            def store(typingctx, addresses, i, values, word, scales):
                 if tuple(values.types) != (written,) * width:
                     raise TypeError(f"a rule returned {values} where the arrays hold {written}")
 
                 def codegen(context, builder, signature, args):
-                    here = advance_ir(builder, args)
-                    for k in range(1, len(names)):
-                        items = [builder.extract_value(args[2], [lane, k - 1]) for lane in range(width)]
-                        value = items[0]
-                        if width > 1:
-                            value = ir.Constant(ir.VectorType(elements[k], width), ir.Undefined)
-                            for lane, item in enumerate(items):
-                                value = builder.insert_element(value, item, INT32(lane))
-                        _write(builder, value, here[k], INT64(0), width * dtypes[k].itemsize)
+                    here = moved(builder, args[0], args[1])
+                    columns: dict[int, Any] = {}
+                    word = args[3]
+                    for lane in range(width):
+                        values = builder.extract_value(args[2], lane)
+                        for k, part in encode(builder, values, word, args[4]):
+                            so_far = columns.get(k, ir.Constant(ir.VectorType(elements[k], width), ir.Undefined))
+                            whole = width == 1
+                            columns[k] = part if whole else builder.insert_element(so_far, part, INT32(lane))
+                        word = _noise.following(builder, word)
+                    for k, value in columns.items():
+                        write(builder, value, here[k], INT64(0), width * dtypes[k].itemsize)
                     return context.get_dummy_value()
 
-                return types.none(addresses_type, types.int64, values), codegen
+                return types.none(addresses_type, types.int64, values, types.uint32, scales_type), codegen
 
             return store
 
-        def advance_ir(builder, args):
-            return [
-                builder.add(builder.extract_value(args[0], k), builder.mul(args[1], INT64(dtype.itemsize)))
-                for k, dtype in enumerate(dtypes)
-            ]
+        @intrinsic
+        def load_some(typingctx, addresses, i, n, scales):
+            result = types.UniTuple(row, lanes)
+
+            def codegen(context, builder, signature, args):
+                last = builder.sub(args[2], INT64(1))
+                rows = []
+                for lane in range(lanes):
+                    i = builder.add(args[1], INT64(lane))
+                    i = builder.select(builder.icmp_signed("<", i, last), i, last)
+                    here = moved(builder, args[0], i)
+                    stored = {k: read(builder, here[k], elements[k], INT64(0), dtypes[k].itemsize) for k in fields}
+                    rows.append(decode(context, builder, stored, args[3]))
+                return context.make_tuple(builder, result, rows)
+
+            return result(addresses_type, types.int64, types.int64, scales_type), codegen
+
+        @intrinsic
+        def store_some(typingctx, addresses, i, n, values, word, scales):
+            def codegen(context, builder, signature, args):
+                word = args[4]
+                for lane in range(lanes):
+                    i = builder.add(args[1], INT64(lane))
+                    parts = list(encode(builder, builder.extract_value(args[3], lane), word, args[5]))
+                    with builder.if_then(builder.icmp_signed("<", i, args[2])):
+                        here = moved(builder, args[0], i)
+                        for k, part in parts:
+                            write(builder, part, here[k], INT64(0), dtypes[k].itemsize)
+                    word = _noise.following(builder, word)
+                return context.get_dummy_value()
+
+            return types.none(addresses_type, types.int64, types.int64, values, types.uint32, scales_type), codegen
+
+        @intrinsic
+        def noise(typingctx, seed, step, tensor, start):
+            def codegen(context, builder, signature, args):
+                return _noise.noise(builder, _noise.key(builder, *args), args[3])
+
+            return types.uint32(types.int64, types.int64, types.int64, types.int64), codegen
+
+        @intrinsic
+        def noise_at(typingctx, noise, i):
+            def codegen(context, builder, signature, args):
+                return _noise.noise(builder, *args)
+
+            return types.uint32(types.uint32, types.int64), codegen
 
         @intrinsic
         def fetch(typingctx, address):
             result = types.UniTuple(compute, scalars)
 
             def codegen(context, builder, signature, args):
-                size = dtypes[0].itemsize
-                found = [_read(builder, args[0], elements[0], INT64(k), size) for k in range(scalars)]
+                size = layout.number.itemsize
+                found = [read(builder, args[0], number, INT64(k), size) for k in range(scalars)]
                 return context.make_tuple(builder, result, found)
 
             return result(types.uint64), codegen
@@ -166,7 +227,7 @@ class Storage:
             def codegen(context, builder, signature, args):
                 for k, given in enumerate(signature.args[1]):
                     value = context.cast(builder, builder.extract_value(args[1], k), given, compute)
-                    _write(builder, value, args[0], INT64(k), dtypes[0].itemsize)
+                    write(builder, value, args[0], INT64(k), layout.number.itemsize)
                 return context.get_dummy_value()
 
             return types.none(types.uint64, values), codegen
@@ -176,31 +237,50 @@ class Storage:
             result = types.UniTuple(types.float64, 2)
 
             def codegen(context, builder, signature, args):
-                step = builder.add(_read(builder, args[0], INT64, INT64(0), 8), INT64(1))
-                _write(builder, step, args[0], INT64(0), 8)
-                lr = _read(builder, args[0], _IR["float64"], INT64(1), 8)
-                return context.make_tuple(builder, result, [builder.sitofp(step, _IR["float64"]), lr])
+                step = builder.add(read(builder, args[0], INT64, INT64(0), 8), INT64(1))
+                write(builder, step, args[0], INT64(0), 8)
+                lr = read(builder, args[0], ELEMENTS["float64"], INT64(1), 8)
+                return context.make_tuple(builder, result, [builder.sitofp(step, ELEMENTS["float64"]), lr])
 
             return result(types.uint64), codegen
+
+        @intrinsic
+        def tell(typingctx, clock):
+            def codegen(context, builder, signature, args):
+                return read(builder, args[0], INT64, INT64(0), 8)
+
+            return types.int64(types.uint64), codegen
 
         #: ``column(table, tensors, t)``: the addresses of tensor `t`, one per array.
         self.column = column
         #: ``chunk(chunks, c)``: tensor, start and length of chunk `c`.
         self.chunk = chunk
-        #: ``advance(addresses, i)``: the addresses of element `i`.
+        #: ``advance(addresses, i)``: the addresses of element `i`, which begins a block where there are scales.
         self.advance = advance
         #: ``aligned(addresses)``: whether `lanes` elements can be moved at a time.
         self.aligned = aligned
-        #: ``load_one(addresses, i)``, ``load_packed``: for each of 1 or `lanes` elements, its value in every array.
+        #: ``load_one(addresses, i, scales)``, ``load_packed``: for each of 1 or `lanes` elements, its numbers.
         self.load_one, self.load_packed = loads(1), loads(lanes)
-        #: ``store_one(addresses, i, values)``, ``store_packed``: write them, to all arrays but the gradient.
+        #: ``store_one(addresses, i, values, word, scales)``, ``store_packed``: write them, but for the gradient.
+        #: `word` is the random bits of the first element.
         self.store_one, self.store_packed = stores(1), stores(lanes)
+        #: ``load_some(addresses, i, n, scales)``: as `load_packed`, with the last of `n` elements for those beyond it.
+        self.load_some = load_some
+        #: ``store_some(addresses, i, n, values, word, scales)``: as `store_packed`, but for those beyond `n` elements.
+        self.store_some = store_some
+        #: What :func:`fastopt._cuda.scales.scale_intrinsics` returns.
+        self.scales, self.put_scales, self.peaks, self.rescale = scale_intrinsics(layout, lanes)
+        #: ``noise(seed, step, tensor, start)``: the random bits of element `start`; ``noise_at(noise, i)``: `i`
+        #: further on.
+        self.noise, self.noise_at = noise, noise_at
         #: ``fetch(address)``: the scalars of a step, from the device.
         self.fetch = fetch
-        #: ``put(address, values)``: write them, rounded to the dtype of the arrays.
+        #: ``put(address, values)``: write them, rounded to the dtype of the arithmetic.
         self.put = put
         #: ``tick(clock)``: add one to the step number on the device; return it, and `lr`, as float64.
         self.tick = tick
+        #: ``tell(clock)``: the step number on the device.
+        self.tell = tell
 
     def rule(self, rule: Callable[..., Any]) -> Callable[..., Any]:
         """Return a rule for use in a kernel."""

@@ -76,6 +76,7 @@ class Adam(Optimizer):
     """
 
     states = ("m", "v")
+    squares = ("v",)
     lr = rate(1e-3)
     betas = betas(0.9, 0.999)
     eps = nonnegative(1e-8)

@@ -87,6 +87,7 @@ class RMSprop(Optimizer):
     """
 
     states = ("s", "mu", "v")
+    squares = ("s",)
     lr = rate(1e-2)
     beta = decay(0.9)
     eps = nonnegative(0.0)

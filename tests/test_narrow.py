@@ -1,0 +1,500 @@
+"""Parameters and gradients of 16 bits, hidden bits, 8-bit states: whole steps, held to the codecs and to the oracle."""
+
+import itertools
+
+import ml_dtypes
+import numba
+import numpy as np
+import pytest
+
+import fastopt
+from fastopt import _formats, _plan
+from fastopt._optimizer import registry
+from fastopt._scaled import BLOCK
+
+from .cases import CASES, assert_same_bits, call, every_case, name_of, random
+from .oracles import answer
+from .test_codegen import count, kernel_lines
+from .test_codegen import pytestmark as reads_x86
+
+BF16, F16, F32 = ml_dtypes.bfloat16, np.float16, np.float32
+kinds = pytest.mark.parametrize("kind", [BF16, F16])
+# What a parameter of 16 bits can be, and what its weight may be off by beside its own size: half a unit, a unit, or
+# what is kept beside.
+MODES = [
+    ({}, 0.5),
+    ({"rounding": "stochastic"}, 1),
+    ({"rounding": "kahan"}, 2**-8),
+    ({"master": "split8"}, 2**-8),
+    ({"master": "split16"}, 2**-16),
+]
+STATEFUL = [case for case in CASES if registry[case[0]].with_hyperparameters(**case[1]).active_states()]
+every_stateful = pytest.mark.parametrize("case", STATEFUL, ids=name_of)
+
+
+def make(case, params, **kwargs):
+    return getattr(fastopt, case[0])(params, **case[1], **kwargs)
+
+
+def bits(array):
+    return np.asarray(array).view(f"u{array.itemsize}")
+
+
+def arrays_of(opt):
+    """Return all arrays that steps write."""
+    return [*opt._arrays, *(a for row in opt._states.values() for a in row if a is not None)]
+
+
+class TestParametersOf16Bits:
+    @kinds
+    def test_all_patterns_stay_where_nothing_is_added(self, kind):
+        every = np.arange(2**16, dtype=np.uint16).view(kind)
+        nan = np.isnan(every)
+        modes = [{}, {"rounding": "stochastic"}, {"rounding": "kahan"}]
+        for kwargs in modes + [{"master": m} for m in ("split8", "split16") if kind is BF16]:
+            p = every.copy()
+            fastopt.GD(p, lr=0.0, **kwargs).step(np.zeros(2**16, F32))
+            np.testing.assert_array_equal(bits(p)[~nan & (every != 0)], bits(every)[~nan & (every != 0)])
+            assert np.isnan(p[nan]).all()
+
+    @kinds
+    def test_gradients_of_all_patterns(self, kind):
+        every = np.arange(2**16, dtype=np.uint16).view(kind)
+        for dtype in (F32, np.float64):
+            p = np.zeros(2**16, dtype)
+            fastopt.GD(p, lr=1.0).step(every)
+            wanted = -every.astype(dtype)
+            nan = np.isnan(wanted)
+            np.testing.assert_array_equal(np.isnan(p), nan)
+            np.testing.assert_array_equal(p[~nan], wanted[~nan])
+
+    @kinds
+    def test_rounded_to_the_nearest(self, kind):
+        g = np.random.default_rng(0).integers(0, 2**32, 100_000, np.uint32).view(F32)
+        p = np.zeros(len(g), kind)
+        fastopt.GD(p, lr=1.0).step(g)
+        with np.errstate(over="ignore"):
+            wanted = (F32(0) - g).astype(kind)
+        nan = np.isnan(wanted)
+        np.testing.assert_array_equal(bits(p)[~nan], bits(wanted)[~nan])
+        assert np.isnan(p[nan]).all()
+
+    @every_case
+    @pytest.mark.parametrize(("kwargs", "units"), MODES, ids=str)
+    @pytest.mark.parametrize("size", [0, 1, 7, 1025])
+    def test_against_the_oracle(self, case, kwargs, units, size):
+        """A weight is off by its roundings in float32 and by so many units of the 8 bits of a bfloat16."""
+        p = random(size, F32, 1).astype(BF16)
+        opt = make(case, p, **kwargs)
+        for step in (1, 2, 3):
+            g = random(size, F32, 1 + step)
+            old = [opt.decoded("params"), *(opt.decoded(name).copy() for name in opt._state_names)]
+            opt.step(g)
+            right = answer(case[0], old[0], g, old[1:], step, **case[1])
+            for name, exact in zip(opt._state_names, right[1:], strict=True):
+                assert np.max(exact.excess(opt.decoded(name)), initial=0) <= 1
+            unit = np.maximum(np.abs(right[0].value) * 2.0**-7, 2.0**-133)
+            off = np.abs(opt.decoded("params").astype(np.longdouble) - right[0].value)
+            assert (off <= unit * units * (1 + 1e-3) + right[0].error).all()
+            shown = np.abs(p.astype(np.longdouble) - right[0].value)
+            assert (shown <= unit * max(units, 0.5) * (1 + 1e-2) + right[0].error).all()
+
+    @every_case
+    def test_split16_is_training_in_float32_to_the_bit(self, case):
+        p = random(2000, F32, 1).astype(BF16)
+        full = p.astype(F32)
+        opts = make(case, p, master="split16"), make(case, full)
+        for step in range(1, 30):
+            g = random(2000, F32, 1 + step)
+            for opt in opts:
+                opt.step(g)
+        assert_same_bits([opts[0].decoded("params")], [full])
+        for name in opts[0]._state_names:
+            assert_same_bits([opts[0].state[name]], [opts[1].state[name]])
+        near = full.astype(BF16)
+        tie = (bits(full) & 0xFFFF) == 0x8000
+        np.testing.assert_array_equal(bits(p)[~tie], bits(near)[~tie])
+
+    @kinds
+    def test_nan_and_infinity(self, kind):
+        for kwargs in ({}, {"rounding": "stochastic"}, {"rounding": "kahan"}):
+            p, g = np.ones(64, kind), np.ones(64, F32)
+            g[:4] = np.nan, np.inf, -np.inf, -np.nan
+            fastopt.GD(p, lr=0.5, **kwargs).step(g)
+            assert np.isnan(p[[0, 3]]).all()
+            assert (p[1], p[2]) == (-np.inf, np.inf)
+            assert (p[4:] == 0.5).all()
+
+    def test_small_updates_are_lost_to_the_nearest_and_by_nothing_else(self):
+        """A step of 1e-3 of half a unit."""
+        size, steps, lr = 20_000, 1000, 2.0**-18
+        g = np.ones(size, F32)
+        expected = 1 - steps * lr
+        for kwargs, _ in MODES:
+            p = np.ones(size, BF16)
+            opt = fastopt.GD(p, lr=lr, **kwargs)
+            opt.bind(g)
+            for _ in range(steps):
+                opt.step()
+            mean = opt.decoded("params").astype(np.float64).mean()
+            if kwargs:
+                assert abs(mean - expected) < 0.02 * (1 - expected), kwargs
+            else:
+                assert (p == 1).all()
+
+    def test_seeds_steps_and_elements_choose_how_it_is_rounded(self):
+        def rounded(seed=0, steps=1, offset=0):
+            p = np.ones(4096 + offset, BF16)
+            opt = fastopt.GD(p, lr=2.0**-10, rounding="stochastic", seed=seed)
+            for _ in range(steps):
+                p[:] = 1
+                opt.step(np.ones(len(p), F32))
+            return bits(p)
+
+        assert (rounded() == rounded()).all()
+        np.testing.assert_array_equal(rounded(offset=5)[:4096], rounded())
+        for other in (rounded(seed=1), rounded(seed=2**62), rounded(steps=2)):
+            assert 0.1 < (other != rounded()).mean() < 0.9
+        share = np.mean([rounded(steps=s) < rounded()[0].dtype.type(0x3F80) for s in range(1, 65)])
+        assert abs(share - 2.0**-10 / 2.0**-8) < 0.02
+
+    def test_mixed_formats_in_one_optimizer(self):
+        names = {"a": BF16, "b": F32, "c": np.float64, "d": BF16}
+        p = {name: np.ones(10, kind) for name, kind in names.items()}
+        opt = fastopt.Adam(p, lr=0.5, master="split8", state_dtype={"m": "float32"})
+        opt.step({name: np.ones(10, np.float64 if kind is np.float64 else F32) for name, kind in names.items()})
+        for name, a in p.items():
+            np.testing.assert_allclose(a.astype(float), 0.5, rtol=1e-5)
+            assert (opt.state["low"][name] is None) == (names[name] is not BF16)
+            assert opt.state["v"][name].dtype == (np.float64 if name == "c" else F32)
+        saved = opt.state_dict()
+        assert "low/a" in saved
+        assert "low/b" not in saved
+        opt.load_state_dict(saved)
+
+    def test_bits_of_bfloat16_in_uint16(self):
+        shown = np.linspace(-1, 1, 33).astype(BF16)
+        raw = shown.view(np.uint16).copy()
+        g = np.linspace(1, 2, 33).astype(BF16)
+        fastopt.Adam(shown).step(g)
+        fastopt.Adam(raw).step(g.view(np.uint16))
+        np.testing.assert_array_equal(shown.view(np.uint16), raw)
+
+    def test_gradients_of_every_dtype_and_what_is_refused(self):
+        p = [np.ones(5, BF16), np.ones(5, BF16)]
+        opt = fastopt.GD(p, lr=0.5)
+        for kind in (BF16, F16, F32, BF16):
+            opt.step([np.zeros(5, kind)] * 1 + [np.zeros(5, kind)])
+        before = [a.copy() for a in p]
+        bound = [np.ones(5, F32), np.ones(5, F32)]
+        opt.bind(bound)
+        for grads, kind in [
+            ([np.ones(5, F32), np.ones(5, BF16)], TypeError),
+            ([np.ones(5), np.ones(5)], TypeError),
+            ([np.ones(5, F16), np.ones(4, F16)], ValueError),
+            ([p[0], np.ones(5, BF16)], ValueError),
+        ]:
+            with pytest.raises(kind, match="grads|params"):
+                opt.step(grads)
+            assert_same_bits([a.view(np.uint16) for a in p], [a.view(np.uint16) for a in before])
+        opt.step()  # the bound ones, which are of another dtype than those that failed last
+        assert all((a == 0.5).all() for a in p)
+
+    @pytest.mark.parametrize(
+        ("kind", "kwargs", "error", "words"),
+        [
+            (F32, {"rounding": "stochastic"}, TypeError, "rounding='stochastic' is for parameters of 16 bits, got float32"),
+            (F32, {"master": "split8"}, TypeError, "master='split8' is for parameters in bfloat16, got float32"),
+            (F16, {"master": "split16"}, TypeError, "master='split16' is for parameters in bfloat16, got float16"),
+            (BF16, {"rounding": "up"}, ValueError, "rounding must be one of nearest, stochastic, kahan; got 'up'"),
+            (BF16, {"master": 8}, ValueError, "master must be None or one of split8, split16; got 8"),
+            (BF16, {"master": "split8", "rounding": "kahan"}, ValueError, "has no use with master='split8'"),
+            (BF16, {"seed": -1}, ValueError, "seed must be an integer >= 0 and below 2^63, got -1"),
+            (BF16, {"seed": 0.5}, TypeError, "seed must be an integer, got 0.5"),
+            (BF16, {"state_dtype": "float64"}, TypeError, "state_dtype of bfloat16 parameters must be one of float32"),
+            (np.float64, {"state_dtype": "int8"}, TypeError, "state_dtype of float64 parameters must be one of float64"),
+        ],
+    )
+    def test_what_is_refused(self, kind, kwargs, error, words):
+        with pytest.raises(error) as caught:
+            fastopt.Adam(np.ones(3, kind), **kwargs)
+        assert words in str(caught.value)
+
+
+class TestFunctions:
+    @every_case
+    @pytest.mark.parametrize(("kind", "state"), [(BF16, F32), (BF16, BF16), (F16, F16), (F32, BF16), (np.float64, F32)])
+    def test_they_are_the_classes(self, case, kind, state):
+        p, grads = random(700, F32, 1).astype(kind), [random(700, F32, k).astype(kind) for k in (2, 3)]
+        q = p.copy()
+        names = registry[case[0]].with_hyperparameters(**case[1]).active_states()
+        opt = make(case, p, state_dtype=state if names else None)
+        states = {name: np.zeros(700, state) for name in names}
+        for step, g in enumerate(grads, 1):
+            opt.step(g)
+            if "step" in call.__code__.co_varnames:
+                name, kwargs, lr = case[0], dict(case[1]), case[1].get("lr", opt.lr)
+                kwargs["lr"] = lr(step) if callable(lr) else lr
+                assert getattr(fastopt, name.lower())(q, g, **states, step=step, **kwargs) is q
+        assert_same_bits([bits(a) for a in (p, *opt.state.values())], [bits(a) for a in (q, *states.values())])
+
+    def test_stochastic_rounding_needs_the_step(self):
+        p, q, g = np.ones(500, BF16), np.ones(500, BF16), np.full(500, 0.3, F32)
+        opt = fastopt.GD(p, lr=0.01, rounding="stochastic", seed=7)
+        for step in (1, 2, 3):
+            opt.step(g)
+            fastopt.gd(q, g, lr=0.01, rounding="stochastic", seed=7, step=step)
+        np.testing.assert_array_equal(bits(p), bits(q))
+        before = q.copy()
+        with pytest.raises(TypeError, match="step must be given"):
+            fastopt.gd(q, g, lr=0.01, rounding="stochastic")
+        with pytest.raises(ValueError, match="rounding must be nearest or stochastic, got 'kahan'"):
+            fastopt.gd(q, g, rounding="kahan")
+        with pytest.raises(TypeError, match="v must have one of the dtypes float64, float32"):
+            fastopt.momentum(np.ones(3), np.ones(3), np.zeros(3, F16))
+        np.testing.assert_array_equal(bits(before), bits(q))
+
+    def test_large_arrays_and_chunks(self):
+        size = 2**17 + 5
+        p, g = random(size, F32, 1).astype(BF16), random(size, F32, 2).astype(BF16)
+        q, v = p.copy(), np.zeros(size, BF16)
+        opt = fastopt.Momentum(p, state_dtype="bfloat16")
+        opt.step(g)
+        fastopt.momentum(q, g, v, step=1)
+        assert_same_bits([bits(p), bits(opt.state["v"])], [bits(q), bits(v)])
+
+
+class TestStatesOf8Bits:
+    @every_stateful
+    @pytest.mark.parametrize("size", [0, 1, 7, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 17])
+    def test_against_the_oracle(self, case, size):
+        p = random(size, F32, 1)
+        opt = make(case, p, state_dtype="int8")
+        assert all(a.dtype == np.uint8 for name, a in opt.state.items() if not name.endswith("_scale"))
+        for step in (1, 2, 3, 4):
+            g = random(size, F32, 1 + step)
+            old = [p.copy(), *(opt.decoded(name) for name in opt._state_names)]
+            opt.step(g)
+            right = answer(case[0], old[0], g, old[1:], step, **case[1])
+            assert np.max(right[0].excess(p), initial=0) <= 1
+            for name, exact in zip(opt._state_names, right[1:], strict=True):
+                given, top = opt.decoded(name), np.abs(exact.value).max(initial=0)
+                off = np.abs(given - exact.value)
+                floor = top * 2.0**-28 if name in opt.squares else top * 2.0**-15
+                assert (off <= np.abs(exact.value) / 8 * (1 + 1e-3) + floor + exact.error).all()
+                if name in opt.squares:
+                    assert (given > 0).all()
+
+    def test_tensors_do_not_share_blocks_and_cuts_at_blocks_change_nothing_but_the_noise(self):
+        p, g = random(4 * BLOCK, F32, 1), random(4 * BLOCK, F32, 2)
+        whole = fastopt.Momentum(p, state_dtype="int8")
+        whole.step(g)
+        pieces = np.split(random(4 * BLOCK, F32, 1), [BLOCK, 2 * BLOCK + 5])
+        parts = fastopt.Momentum(pieces, state_dtype="int8")
+        parts.step(np.split(g, [BLOCK, 2 * BLOCK + 5]))
+        assert [len(a) for a in parts.state["v_scale"]] == [1, 2, 2]
+        np.testing.assert_array_equal(parts.state["v"][0], whole.state["v"][:BLOCK])
+        np.testing.assert_allclose(np.concatenate(parts.decoded("v")), whole.decoded("v"), rtol=0.29, atol=1e-4)
+
+    @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e30])
+    def test_what_is_not_finite_stays_where_it_is(self, bad):
+        """The others of its block are as if it had been another number."""
+        size, at = 3 * BLOCK, BLOCK + 3
+        p, q = random(size, F32, 1), random(size, F32, 1)
+        opt, other = (fastopt.Adam(a, state_dtype="int8") for a in (p, q))
+        grads = [random(size, F32, k, zeros=False) for k in range(2, 8)]
+        for k, g in enumerate(grads):
+            h = g.copy()
+            g[at] = bad if k == 2 else g[at]
+            h[at] = 0 if k == 2 else h[at]
+            opt.step(g)
+            other.step(h)
+            for name in ("m", "v"):
+                given, wanted = opt.decoded(name), other.decoded(name)
+                if bad != 1e30:  # a finite number that large does widen the range of its block
+                    np.testing.assert_array_equal(np.delete(given, at), np.delete(wanted, at))
+                assert np.isfinite(np.delete(given, at)).all()
+        assert_same_bits([np.delete(p, at)], [np.delete(q, at)]) if bad != 1e30 else None
+        if bad == 1e30:
+            assert np.isinf(opt.decoded("v")[at])
+            assert np.isfinite(opt.decoded("m")[at])
+        else:
+            assert np.isnan(opt.decoded("m")[at])
+            assert np.isnan(p[at])
+        assert (opt.state["v_scale"] > 255).tolist() == [False, True, False]
+
+    def test_a_block_recovers_when_it_is_mended(self):
+        p, g = np.ones(BLOCK, F32), np.ones(BLOCK, F32)
+        opt = fastopt.Adam(p, state_dtype="int8")
+        g[7] = np.nan
+        opt.step(g)
+        assert opt.state["m_scale"][0] > 255
+        g[7], p[7] = 1, 1
+        for name in ("m", "v"):
+            opt.state[name][7] = opt.state[name][6]
+        opt.step(g)
+        assert opt.state["m_scale"][0] < 256
+        assert np.isfinite(p).all()
+        assert np.ptp(opt.decoded("m")) < 0.2 * opt.decoded("m").max()
+
+    def test_gradients_that_grow_and_shrink_by_1e30(self):
+        """Whatever the scale was before, no code is written for one that will not do."""
+        rng = np.random.default_rng(0)
+        p = np.zeros(2 * BLOCK + 9, F32)
+        opt = fastopt.Momentum(p, beta=0.0, dampening=0.0, state_dtype="int8")
+        for exponent in (0, 10, -20, 15, 15, -30, 18, 0):
+            g = (rng.normal(size=p.size) * 10.0**exponent).astype(F32)
+            opt.step(g)
+            off = np.abs(opt.decoded("v") - g)
+            assert (off <= np.abs(g) / 8 + np.abs(g).max() * 2.0**-15).all()
+
+    @every_stateful
+    def test_over_the_steps_states_follow_those_in_float32(self, case):
+        """The mean of a state over many elements is that of the float32 run; each is off by a few codes."""
+        size, steps = 8 * BLOCK, 300
+        scale = np.float32(10) ** np.random.default_rng(5).uniform(-2, 0, size).astype(F32)
+        p, q = (np.zeros(size, F32) for _ in range(2))
+        kwargs = case[1] | {"lr": 0.0, "weight_decay": 0.0}  # the same gradients for both
+        opt, full = (make((case[0], kwargs), a, state_dtype=s) for a, s in ((p, "int8"), (q, None)))
+        for step in range(steps):
+            g = random(size, F32, step, zeros=False) * scale
+            opt.step(g)
+            full.step(g)
+        for name in opt._state_names:
+            given, right = (o.decoded(name).astype(float) / scale for o in (opt, full))
+            if name in opt.squares:
+                given, right = given / scale, right / scale
+                assert abs(given.mean() / right.mean() - 1) < 0.03
+            off = np.sqrt(np.mean((given - right) ** 2) / np.mean(right**2))
+            assert off < 0.25, (name, off)
+
+
+STORAGES = [
+    (F32, {"state_dtype": "bfloat16"}),
+    (F32, {"state_dtype": "int8"}),
+    (F32, {"state_dtype": {"m": "bfloat16", "v": "int8"}}),
+    (BF16, {}),
+    (BF16, {"rounding": "stochastic", "seed": 3}),
+    (F16, {"rounding": "stochastic", "state_dtype": "float16"}),
+    (F16, {"rounding": "kahan"}),
+    (BF16, {"rounding": "kahan", "state_dtype": "bfloat16"}),
+    (BF16, {"master": "split8", "state_dtype": "int8"}),
+    (BF16, {"master": "split16", "state_dtype": "int8"}),
+]
+every_storage = pytest.mark.parametrize(("kind", "kwargs"), STORAGES, ids=str)
+
+
+@every_storage
+def test_the_same_bits_for_any_threads_and_chunks(kind, kwargs, monkeypatch):
+    size = 2**16 + 1000
+    start = [random(size, F32, 1).astype(kind), random(3, F32, 2).astype(kind)]
+    grads = [[random(a.size, F32, k + 3).astype(kind) for a in start] for k in range(4)]
+    results = []
+    before = numba.get_num_threads()
+    for threads, chunk in itertools.product({1, before}, [_plan.CHUNK, BLOCK, 1 << 20]):
+        monkeypatch.setattr(_plan.chunks_of, "__defaults__", (chunk,))
+        numba.set_num_threads(threads)
+        try:
+            opt = fastopt.Adam([a.copy() for a in start], **kwargs)
+            for g in grads:
+                opt.step(g)
+        finally:
+            numba.set_num_threads(before)
+        results.append([bits(a) for a in arrays_of(opt)])
+    for other in results[1:]:
+        assert_same_bits(results[0], other)
+
+
+@every_storage
+def test_resume_from_a_file_without_pickle(kind, kwargs, tmp_path):
+    p, grads = random(1300, F32, 1).astype(kind), [random(1300, F32, k).astype(kind) for k in range(2, 8)]
+    opt = fastopt.Adam({"w": p}, **kwargs)
+    for g in grads[:3]:
+        opt.step({"w": g})
+    np.savez(tmp_path / "a.npz", **opt.state_dict())
+    q = p.copy()
+    again = fastopt.Adam({"w": q}, **kwargs | {"seed": 99})  # the checkpoint knows better
+    again.load_state_dict(np.load(tmp_path / "a.npz", allow_pickle=False))
+    for g in grads[3:]:
+        opt.step({"w": g})
+        again.step({"w": g})
+    assert_same_bits([bits(a) for a in arrays_of(opt)], [bits(a) for a in arrays_of(again)])
+    with pytest.raises((TypeError, ValueError)):
+        fastopt.Adam({"w": np.ones(1300)}).load_state_dict(opt.state_dict())
+
+
+@every_storage
+def test_a_failed_step_leaves_everything_as_it_was(kind, kwargs):
+    p = random(600, F32, 1).astype(kind)
+    opt = fastopt.Adam(p, **kwargs)
+    g = random(600, F32, 2).astype(kind)
+    opt.step(g)
+    before = [bits(a).copy() for a in arrays_of(opt)]
+    for bad in (g[:-1], g.astype(np.float64), g.astype(np.int16), None if opt._groups[0].bound else "grads"):
+        with pytest.raises((TypeError, ValueError)):
+            opt.step(bad)
+    opt.lr = 1e300
+    with pytest.raises(ValueError, match="too large for float32"):
+        opt.step(g)
+    assert_same_bits(before, [bits(a) for a in arrays_of(opt)])
+    assert opt.step_count == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "kwargs", "theory"),
+    [
+        (F32, {}, 28),
+        (F32, {"state_dtype": "bfloat16"}, 20),
+        (F32, {"state_dtype": "int8"}, 16 + 2 * 2 * 2 / BLOCK),
+        (BF16, {"master": "split8", "state_dtype": "int8"}, 12 + 2 * 2 * 2 / BLOCK),
+        (BF16, {"master": "split16", "state_dtype": "int8"}, 14 + 2 * 2 * 2 / BLOCK),
+        (BF16, {"rounding": "stochastic", "state_dtype": "int8"}, 10 + 2 * 2 * 2 / BLOCK),
+    ],
+)
+def test_bytes_an_element(kind, kwargs, theory):
+    """The gradient is read; all else is read and written."""
+    n = 64 * BLOCK
+    p, g = np.ones(n, kind), np.ones(n, kind)
+    opt = fastopt.Adam(p, **kwargs)
+    opt.step(g)
+    assert g.nbytes + 2 * sum(a.nbytes for a in arrays_of(opt)) == theory * n
+
+
+@every_storage
+def test_what_is_shown(kind, kwargs):
+    opt = fastopt.Adam(np.asfortranarray(np.ones((7, 90), kind)), **kwargs)
+    opt.step(np.asfortranarray(np.full((7, 90), 0.5, kind)))
+    for name in ("params", "m", "v"):
+        assert opt.decoded(name).dtype == F32
+        assert opt.decoded(name).shape == (7, 90)
+    np.testing.assert_allclose(opt.decoded("m"), 0.05, rtol=0.13)
+    np.testing.assert_allclose(opt.decoded("v"), 0.00025, rtol=0.13)
+    with pytest.raises(ValueError, match="name must be one of params, m, v; got 'u'"):
+        opt.decoded("u")
+
+
+@reads_x86
+@every_storage
+def test_the_loop_is_packed(kind, kwargs, monkeypatch):
+    """Arithmetic and conversions in whole registers; at most the remainder one by one."""
+    opt = fastopt.Adam(np.ones(3, kind), **kwargs)
+    group = opt._groups[0]
+    assert group._take(np.dtype(kind))
+    lines = kernel_lines(opt.spec(group.codecs), False, monkeypatch)
+    for instruction in (r"v(mul|fn?m(add|sub)\d+)ps", "vsqrtps", "vdivps"):
+        assert any(count(lines, instruction, wide) for wide in ("%zmm", "%ymm")), instruction
+    loops = 2 if kwargs.get("state_dtype") == "int8" or isinstance(kwargs.get("state_dtype"), dict) else 1
+    assert count(lines, "vsqrtss") <= loops
+    assert count(lines, "vdivss") <= loops
+    assert not [operands for op, operands in lines if op.startswith("call") and ("trunc" in operands or "ext" in operands)]
+    names = {BF16: (r"vpmovzxwd", r"vpsrld"), F16: (r"vcvtph2ps", r"vcvtps2ph")}.get(kind, ())
+    if "int8" in str(kwargs):
+        names = (*names, r"vpmovzxbd", r"vpmaxu?[sd]d?")
+    for instruction in names:
+        assert any(count(lines, instruction, wide) for wide in ("%zmm", "%ymm")), instruction
+
+
+def test_formats_have_names():
+    assert _formats.rows_of("bfloat16-kahan") == ("compensation",)
+    assert _formats.rows_of("bfloat16-split8") == ("low",)
+    assert _formats.rows_of("float32") == ()
