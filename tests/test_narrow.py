@@ -45,6 +45,7 @@ def arrays_of(opt):
     return [*opt._arrays, *(a for row in opt._states.values() for a in row if a is not None)]
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's and ml_dtypes', about NaN and infinity
 class TestParametersOf16Bits:
     @kinds
     def test_all_patterns_stay_where_nothing_is_added(self, kind):
@@ -126,8 +127,8 @@ class TestParametersOf16Bits:
             assert (p[4:] == 0.5).all()
 
     def test_small_updates_are_lost_to_the_nearest_and_by_nothing_else(self):
-        """A step of 1e-3 of half a unit."""
-        size, steps, lr = 20_000, 1000, 2.0**-18
+        """A step of a 64th of half a unit."""
+        size, steps, lr = 20_000, 300, 2.0**-15
         g = np.ones(size, F32)
         expected = 1 - steps * lr
         for kwargs, _ in MODES:
@@ -194,7 +195,7 @@ class TestParametersOf16Bits:
             ([np.ones(5, F16), np.ones(4, F16)], ValueError),
             ([p[0], np.ones(5, BF16)], ValueError),
         ]:
-            with pytest.raises(kind, match="grads|params"):
+            with pytest.raises(kind, match=r"grads|params"):
                 opt.step(grads)
             assert_same_bits([a.view(np.uint16) for a in p], [a.view(np.uint16) for a in before])
         opt.step()  # the bound ones, which are of another dtype than those that failed last
@@ -203,7 +204,12 @@ class TestParametersOf16Bits:
     @pytest.mark.parametrize(
         ("kind", "kwargs", "error", "words"),
         [
-            (F32, {"rounding": "stochastic"}, TypeError, "rounding='stochastic' is for parameters of 16 bits, got float32"),
+            (
+                F32,
+                {"rounding": "stochastic"},
+                TypeError,
+                "rounding='stochastic' is for parameters of 16 bits, got float32",
+            ),
             (F32, {"master": "split8"}, TypeError, "master='split8' is for parameters in bfloat16, got float32"),
             (F16, {"master": "split16"}, TypeError, "master='split16' is for parameters in bfloat16, got float16"),
             (BF16, {"rounding": "up"}, ValueError, "rounding must be one of nearest, stochastic, kahan; got 'up'"),
@@ -212,7 +218,12 @@ class TestParametersOf16Bits:
             (BF16, {"seed": -1}, ValueError, "seed must be an integer >= 0 and below 2^63, got -1"),
             (BF16, {"seed": 0.5}, TypeError, "seed must be an integer, got 0.5"),
             (BF16, {"state_dtype": "float64"}, TypeError, "state_dtype of bfloat16 parameters must be one of float32"),
-            (np.float64, {"state_dtype": "int8"}, TypeError, "state_dtype of float64 parameters must be one of float64"),
+            (
+                np.float64,
+                {"state_dtype": "int8"},
+                TypeError,
+                "state_dtype of float64 parameters must be one of float64",
+            ),
         ],
     )
     def test_what_is_refused(self, kind, kwargs, error, words):
@@ -319,7 +330,7 @@ class TestStatesOf8Bits:
             assert np.isinf(opt.decoded("v")[at])
             assert np.isfinite(opt.decoded("m")[at])
         else:
-            assert np.isnan(opt.decoded("m")[at])
+            assert not np.isfinite(opt.decoded("m")[at])
             assert np.isnan(p[at])
         assert (opt.state["v_scale"] > 255).tolist() == [False, True, False]
 
@@ -486,7 +497,9 @@ def test_the_loop_is_packed(kind, kwargs, monkeypatch):
     loops = 2 if kwargs.get("state_dtype") == "int8" or isinstance(kwargs.get("state_dtype"), dict) else 1
     assert count(lines, "vsqrtss") <= loops
     assert count(lines, "vdivss") <= loops
-    assert not [operands for op, operands in lines if op.startswith("call") and ("trunc" in operands or "ext" in operands)]
+    assert not [
+        operands for op, operands in lines if op.startswith("call") and ("trunc" in operands or "ext" in operands)
+    ]
     names = {BF16: (r"vpmovzxwd", r"vpsrld"), F16: (r"vcvtph2ps", r"vcvtps2ph")}.get(kind, ())
     if "int8" in str(kwargs):
         names = (*names, r"vpmovzxbd", r"vpmaxu?[sd]d?")
