@@ -1,46 +1,107 @@
-"""Measure Adam with states in fewer bytes beside PyTorch's fused float32 Adam at 2^26 elements; needs extra `peers`.
+"""Measure Adam in fewer bytes beside PyTorch's fused float32 Adam at 2^26 elements; needs the extra `peers`.
 
-All in turn in one process; ratios are medians over the rounds.
+All in turn in one process; ratios are medians over the rounds. Memory is what the process holds more, from before an
+optimizer and its arrays were made to after its second step.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import statistics
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+import ml_dtypes
 import numpy as np
 import torch
 
 import fastopt
 from fastopt import _measure
 
-SIZE = 2**26
-FORMATS = [None, "bfloat16", "float16", {"m": "bfloat16"}]
+# The dtype of parameters and gradients, and what is given to Adam.
+FORMATS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "float32": (np.float32, {}),
+    '`state_dtype="bfloat16"`': (np.float32, {"state_dtype": "bfloat16"}),
+    '`state_dtype="float16"`': (np.float32, {"state_dtype": "float16"}),
+    '`state_dtype={"m": "bfloat16", "v": "int8"}`': (np.float32, {"state_dtype": {"m": "bfloat16", "v": "int8"}}),
+    '`state_dtype="int8"`': (np.float32, {"state_dtype": "int8"}),
+    'bfloat16, `rounding="stochastic"`, bfloat16 states': (
+        ml_dtypes.bfloat16,
+        {"rounding": "stochastic", "state_dtype": "bfloat16"},
+    ),
+    'bfloat16, `master="split8"`, bfloat16 states': (
+        ml_dtypes.bfloat16,
+        {"master": "split8", "state_dtype": "bfloat16"},
+    ),
+    'bfloat16, `master="split8"`, int8 states': (ml_dtypes.bfloat16, {"master": "split8", "state_dtype": "int8"}),
+    'bfloat16, `master="split16"`, int8 states': (ml_dtypes.bfloat16, {"master": "split16", "state_dtype": "int8"}),
+}
+RIVAL = "PyTorch fused, float32"
+
+
+def resident() -> int:
+    """Return the bytes of memory that this process holds now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096
+
+
+def rival(size: int, rng: np.random.Generator) -> tuple[Callable[[], object], float]:
+    before = resident()
+    tensor = torch.from_numpy(rng.random(size, np.float32)).requires_grad_()
+    tensor.grad = torch.from_numpy(rng.standard_normal(size, np.float32))
+    step = torch.optim.Adam([tensor], fused=True).step
+    for _ in range(2):
+        step()
+    return step, (resident() - before) / size
+
+
+def ours(size: int, rng: np.random.Generator, kind: Any, kwargs: dict[str, Any]) -> tuple[Any, float, float]:
+    before = resident()
+    arrays = [rng.random(size, np.float32).astype(kind), rng.standard_normal(size, np.float32).astype(kind)]
+    optimizer = fastopt.Adam(arrays[0], **kwargs)
+    optimizer.bind(arrays[1])
+    for _ in range(2):
+        optimizer.step()
+    held = (resident() - before) / size
+    states = sum(a.nbytes for row in optimizer._states.values() for a in row if a is not None)
+    return optimizer, held, (3 * arrays[0].nbytes + 2 * states) / size
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--log2", type=int, default=26, help="of the number of elements")
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--json")
+    given = parser.parse_args()
+    size, rng = 2**given.log2, np.random.default_rng(0)
     torch.set_num_threads(fastopt.info()["threads"])
-    rng = np.random.default_rng(0)
-    p, g = rng.random(SIZE, np.float32), rng.random(SIZE, np.float32) + np.float32(0.5)
-    tensor = torch.from_numpy(p).clone().requires_grad_()
-    tensor.grad = torch.from_numpy(g).clone()
-    functions: dict[str, Callable[[], object]] = {"PyTorch fused": torch.optim.Adam([tensor], fused=True).step}
-    moved = {"PyTorch fused": 28}
-    for name in FORMATS:
-        opt = fastopt.Adam(p.copy(), state_dtype=name)
-        opt.bind(g.copy())
-        opt.step()
-        functions[str(name)] = opt.step
-        moved[str(name)] = 12 + 2 * sum(a.itemsize for a in opt.state.values())
-        functions[f"streaming {name}"] = stream = _measure.stream(opt._groups[0])
-        stream()
-    taken = _measure.times(functions, rounds=1000, seconds=40)
-    print("| state_dtype | bytes an element | ms | of streaming | PyTorch fused / this |\n|---|---:|---:|---:|---:|")
-    for name, size in moved.items():
+    functions: dict[str, Callable[[], object]] = {}
+    rows: dict[str, dict[str, float]] = {}
+    functions[RIVAL], held = rival(size, rng)
+    rows[RIVAL] = {"moved": 28, "held": held, "theory": 16}
+    for name, (kind, kwargs) in FORMATS.items():
+        optimizer, held, moved = ours(size, rng, kind, kwargs)
+        own = np.dtype(kind).itemsize
+        rows[name] = {"moved": moved, "held": held, "theory": own + (moved - own) / 2}
+        functions[name] = optimizer.step
+        functions[f"streaming {name}"] = stream = _measure.stream(optimizer._groups[0])
+        if "int8" not in name:  # there, moving the bytes and nothing else would be another kernel
+            stream()
+        else:
+            del functions[f"streaming {name}"]
+    taken = _measure.times(functions, rounds=1000, seconds=given.seconds)
+    print("| Adam | bytes moved | held (theory) | ms | of streaming | PyTorch fused / this |")
+    print("|---|---:|---:|---:|---:|---:|")
+    for name, row in rows.items():
         streaming = taken.get(f"streaming {name}")
+        row |= {"ms": statistics.median(taken[name]) * 1e3, "ratio": _measure.ratio(taken[RIVAL], taken[name])}
         fraction = f"{_measure.ratio(streaming, taken[name]):.2f}" if streaming else ""
-        ratio = _measure.ratio(taken["PyTorch fused"], taken[name])
-        print(f"| {name} | {size} | {statistics.median(taken[name]) * 1e3:.1f} | {fraction} | {ratio:.2f} |")
+        memory = f"{row['held']:.2f} ({row['theory']:.2f})"
+        print(f"| {name} | {row['moved']:.2f} | {memory} | {row['ms']:.1f} | {fraction} | {row['ratio']:.2f} |")
+    if given.json:
+        Path(given.json).write_text(json.dumps({"elements": size, "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

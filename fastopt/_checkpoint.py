@@ -53,10 +53,12 @@ def decode(optimizer: Optimizer, name: str) -> list[Array]:
         codecs = optimizer._codecs[t]
         place = 0 if name == "params" else 1 + names.index(name)
         codec = CODECS[codecs[place]]
-        beside = {n: gpu.copy(a) for n, row in optimizer._states.items() if (a := row[t]) is not None}
-        stored = [gpu.copy(array), *(beside[n] for n in rows_of(codecs[0]))] if place == 0 else [beside[name]]
-        flat = [value(raw(a).ravel(order="A")) for a in stored]
-        scale = value(codec.spread(beside[f"{name}_scale"], array.size)) if isinstance(codec, Scaled8) else None
+        rows = [optimizer._states[n][t] for n in (rows_of(codecs[0]) if place == 0 else (name,))]
+        stored = [a for a in ([array, *rows] if place == 0 else rows) if a is not None]
+        flat = [value(raw(gpu.copy(a)).ravel(order="A")) for a in stored]
+        scale = None
+        if isinstance(codec, Scaled8) and (scales := optimizer._states[f"{name}_scale"][t]) is not None:
+            scale = value(codec.spread(gpu.copy(scales), array.size))
         number = ELEMENTS[number_of(codecs[0])]
         numbers = codec.read(Builder(), flat, number, scale, careful=True).array
         found.append(numbers.reshape(array.shape, order="C" if array.flags.c_contiguous else "F"))

@@ -292,7 +292,7 @@ class Optimizer(Method):
 
     def __repr__(self) -> str:
         elements = sum(a.size for a in self._arrays)
-        dtypes = " and ".join((format_of(group.dtype) or "") for group in self._groups)
+        dtypes = " and ".join(group.own[0] for group in self._groups)
         count = len(self._arrays)
         arrays = f"{count} array{'s' if count != 1 else ''}, {elements:_} elements"
         taken = f"step_count={self.step_count}"

@@ -93,11 +93,11 @@ class Group:
         self.params, self.states = params, states
         self.own, self.seed = own, seed
         self.dtype = params[0].dtype
-        self._take(self.dtype)
         self.elements = sum(p.size for p in params)
         count = len(params)
         rows = [[0] * count, *([a.ctypes.data for a in row] for row in (params, *states))]
         self.table = np.array(rows, np.uint64)
+        self._take(self.dtype)
         self.items, self.chunks = chunks_of([p.size for p in params])
         fixed = sorted((a.ctypes.data, a.ctypes.data + a.nbytes) for a in self._written() if a.nbytes)
         self.fixed = np.array(fixed, np.int64).reshape(-1, 2).T.copy()
@@ -121,6 +121,7 @@ class Group:
         if format_ is None or (format_ == "float64" and self.own[0] != "float64"):
             return False
         self.grad_dtype, self.codecs = dtype, (format_, *self.own)
+        self.table[0] = 0  # so that all are looked at: at the same addresses they may reach further now
         return True
 
     def label(self, name: str, t: int) -> str:
@@ -185,7 +186,8 @@ class Group:
             raise TypeError("step() needs grads, unless bind(grads) was called before")
         if self.grads is not self.bound[0]:
             self.grads, self.found[:], dtype = self.bound
-            self._take(dtype)
+            if dtype is not self.grad_dtype:
+                self._take(dtype)
 
     def aim(self, stream: Any) -> None:
         """Refuse a stream: there is none on a CPU."""

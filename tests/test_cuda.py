@@ -162,6 +162,43 @@ def test_the_sweep(case, dtype, capability, compile_for, tmp_path):
         )  # four or three blocks of 256 threads on a processor
 
 
+STORAGES = [
+    ("float32", "float32", "bfloat16-random", "bfloat16-random"),
+    ("float32", "float32", "float16", "float16"),
+    ("float32", "float32", "int8", "uint8"),
+    ("bfloat16", "bfloat16", "float32", "float32"),
+    ("float16", "float16-random", "float32", "float32"),
+    ("bfloat16", "bfloat16-random", "int8", "uint8"),
+    ("bfloat16", "bfloat16-kahan", "bfloat16-random", "bfloat16-random"),
+    ("bfloat16", "bfloat16-split8", "int8", "uint8"),
+    ("bfloat16", "bfloat16-split16", "int8", "uint8"),
+]
+
+
+@every_capability
+@pytest.mark.parametrize("codecs", STORAGES, ids=" ".join)
+def test_every_storage(codecs, capability, compile_for, tmp_path):
+    """Four elements of every array at a time, no double precision, no calls, no local memory."""
+    spec = registry["Adam"].with_hyperparameters().spec(codecs)
+    widths = {1: r"(v4\.[bu]8|[bu]32)", 2: r"(v4\.[bu]16|v2\.[bu]32|[bu]64)", 4: r"v4\.[fbu]32"}
+    fields = [d for k, d in enumerate(spec.layout.dtypes) if k not in spec.layout.scales.values()]
+    for on_device in (False, True):
+        ptx = compile_for(*_compile.device_kernel(spec, on_device), capability)
+        found = instructions(ptx)
+        for size, width in widths.items():
+            for kind, arrays in (("ld", fields), ("st", fields[1:])):
+                wide = sum(n for op, n in found.items() if re.fullmatch(rf"{kind}\.global\.{width}", op))
+                assert wide >= sum(d.itemsize == size for d in arrays), (kind, size)
+        assert not [op for op in found if op.startswith(("call", "ld.local", "st.local"))]
+        assert ".f64" not in ptx
+        shared = bool(spec.layout.scales)
+        assert (found["bar.sync"] + found["barrier.sync"] > 0) == shared
+        assert any(op.startswith("atom.shared.max") for op in found) == shared
+        registers, stack, spills = assemble(ptx, capability, tmp_path)
+        assert (stack, spills) == (0, 0)
+        assert registers <= 96
+
+
 @every_case
 @every_capability
 def test_the_kernel_that_counts(case, capability, compile_for, tmp_path):

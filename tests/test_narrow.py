@@ -201,6 +201,17 @@ class TestParametersOf16Bits:
         opt.step()  # the bound ones, which are of another dtype than those that failed last
         assert all((a == 0.5).all() for a in p)
 
+    def test_gradients_that_reach_further_at_the_same_address(self):
+        memory = np.ones(96, F32)
+        p = memory[16:32].view(BF16)
+        p[:] = 1
+        opt = fastopt.GD(p, lr=0.5)
+        opt.step(memory[:16].view(BF16))
+        before = memory.copy()
+        with pytest.raises(ValueError, match="share memory"):
+            opt.step(memory[:32])
+        np.testing.assert_array_equal(memory, before)
+
     @pytest.mark.parametrize(
         ("kind", "kwargs", "error", "words"),
         [
@@ -232,8 +243,11 @@ class TestParametersOf16Bits:
         assert words in str(caught.value)
 
 
+FEW = [*{case[0]: case for case in reversed(CASES)}.values(), ("RMSprop", {"centered": True, "momentum": 0.5})]
+
+
 class TestFunctions:
-    @every_case
+    @pytest.mark.parametrize("case", FEW, ids=name_of)
     @pytest.mark.parametrize(("kind", "state"), [(BF16, F32), (BF16, BF16), (F16, F16), (F32, BF16), (np.float64, F32)])
     def test_they_are_the_classes(self, case, kind, state):
         p, grads = random(700, F32, 1).astype(kind), [random(700, F32, k).astype(kind) for k in (2, 3)]

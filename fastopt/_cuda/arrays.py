@@ -126,7 +126,7 @@ def _from_dlpack(name: str, array: Any) -> dict[str, Any]:
     get.restype, get.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
     tensor = _Tensor.from_address(get(capsule, b"dltensor"))
     if tensor.lanes != 1 or tensor.code not in _CODES:
-        raise TypeError(f"{name} has DLPack's dtype {tensor.code}, {tensor.bits} bits; it must be float32 or float64")
+        raise TypeError(f"{name} has DLPack's dtype {tensor.code}, {tensor.bits} bits; it must be of floats")
     size = tensor.bits // 8
     return {
         "shape": tensor.shape[: tensor.ndim],

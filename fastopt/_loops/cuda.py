@@ -50,6 +50,7 @@ def make_sweep(rule: Callable[..., Any], memory: Any, lanes: int, scales: int, o
     load_one, load_packed, load_some = memory.load_one, memory.load_packed, memory.load_some
     store_one, store_packed, store_some = memory.store_one, memory.store_packed, memory.store_some
     make_noise, noise_at, tell = memory.noise, memory.noise_at, memory.tell
+    room = 2 * scales
     read_scales, put_scales, rescale, peaks_of = memory.scales, memory.put_scales, memory.rescale, memory.peaks
 
     def sweep(table, tensors, chunks, count, values, seed, step):
@@ -74,7 +75,7 @@ def make_sweep(rule: Callable[..., Any], memory: Any, lanes: int, scales: int, o
     def sweep_blocks(table, tensors, chunks, count, values, seed, step):
         s = fetch(values) if on_device else values
         number = tell(step) if on_device else step
-        shared = cuda.shared.array(2 * scales, int32)
+        shared = cuda.shared.array(room, int32)
         i = cuda.threadIdx.x * lanes
         c = cuda.blockIdx.x
         while c < count:
@@ -87,14 +88,14 @@ def make_sweep(rule: Callable[..., Any], memory: Any, lanes: int, scales: int, o
                 before = read_scales(addresses)
                 whole = aligned(addresses) and i + lanes <= n
                 cuda.syncthreads()  # all have read what the block before left in `shared`
-                if cuda.threadIdx.x < 2 * scales:
+                if cuda.threadIdx.x < room:
                     shared[cuda.threadIdx.x] = 0
                 cuda.syncthreads()
                 if i < n:
                     rows = load_packed(addresses, i, before) if whole else load_some(addresses, i, n, before)
                     new = packed(s, rows)
                     peaks = peaks_of(new)
-                    for k in range(2 * scales):
+                    for k in range(room):
                         cuda.atomic.max(shared, k, peaks[k])
                 cuda.syncthreads()
                 if i < n:

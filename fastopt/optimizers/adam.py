@@ -17,7 +17,7 @@ class Adam(Optimizer):
     Parameters
     ----------
     params : ndarray, sequence of ndarray, or mapping of str to ndarray
-        What is updated in place: float32 or float64, of any shape.
+        What is updated in place: float64, float32, float16 or bfloat16, of any shape.
     lr : float or callable, default 1e-3
         Learning rate, >= 0, or a function of the step number (1, 2, ...) that returns it.
     betas : pair of float, default (0.9, 0.999)
@@ -36,6 +36,8 @@ class Adam(Optimizer):
         ``weight_decay * p`` to the gradient.
     maximize : bool, default False
         Ascend instead.
+    state_dtype, rounding, master, seed, capturable
+        How numbers are stored, and where: as for :class:`fastopt.Optimizer`.
 
     Attributes
     ----------
@@ -106,7 +108,7 @@ class AdamW(Adam):
 
     Parameters
     ----------
-    params, lr, betas, eps, eps_root, eps_hat, maximize
+    params, lr, betas, eps, eps_root, eps_hat, maximize, state_dtype, rounding, master, seed, capturable
         As for :class:`Adam`.
     weight_decay : float, default 1e-2
         Decay factor, >= 0.

@@ -19,7 +19,7 @@ class RMSprop(Optimizer):
     Parameters
     ----------
     params : ndarray, sequence of ndarray, or mapping of str to ndarray
-        What is updated in place: float32 or float64, of any shape.
+        What is updated in place: float64, float32, float16 or bfloat16, of any shape.
     lr : float or callable, default 1e-2
         Learning rate, >= 0, or a function of the step number (1, 2, ...) that returns it.
     beta : float, default 0.9
@@ -41,6 +41,8 @@ class RMSprop(Optimizer):
         ``weight_decay * p`` to the gradient.
     maximize : bool, default False
         Ascend instead.
+    state_dtype, rounding, master, seed, capturable
+        How numbers are stored, and where: as for :class:`fastopt.Optimizer`.
 
     Attributes
     ----------
