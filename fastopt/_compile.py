@@ -90,7 +90,16 @@ class Spec(NamedTuple):
 def _stamp() -> int:
     """Return a number that changes when a file changes that Numba's cache does not look at."""
     here = Path(__file__).parent
-    own = ("_blocks.py", "_codecs.py", "_headers.py", "_layout.py", "_noise.py", "_scaled.py", "_storage.py")
+    own = (
+        "_blocks.py",
+        "_codecs.py",
+        "_headers.py",
+        "_layout.py",
+        "_noise.py",
+        "_pairs.py",
+        "_scaled.py",
+        "_storage.py",
+    )
     files = [Path(__file__), *(here / name for name in own)]
     stats = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
     return zlib.crc32(repr(stats).encode())

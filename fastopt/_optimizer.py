@@ -29,7 +29,7 @@ class Optimizer(Method):
         float64, in float32 for all others.
     state_dtype : str, dtype, or mapping of state to them, optional
         How states are stored: as float32 (the default), bfloat16, float16 or int8 where arithmetic is in float32; as
-        float64 (the default) or float32 where it is in float64. "int8" is 8 bits and a scale for each block of 512.
+        float64 (the default) or float32 where it is in float64. "int8" is 8 bits and a scale for each block of 1024.
     rounding : {"nearest", "stochastic", "kahan"}, default "nearest"
         How parameters of 16 bits are rounded: to the nearest; up as often as they are near to the number above; or to
         the nearest, with what was lost kept beside in 16 more bits and added before the next update.

@@ -54,17 +54,38 @@ class Memory:
         self._builder, self._addresses, self._layout = builder, addresses, layout
         self._elements = [ELEMENTS[dtype.name] for dtype in layout.dtypes] + [FLOAT] * len(layout.scales)
 
-    def pointer(self, array: int, i: Any) -> Any:
+    def _pointer(self, array: int, i: Any, kind: Any) -> Any:
         base = self._builder.extract_value(self._addresses, array)
-        return self._builder.gep(self._builder.inttoptr(base, self._elements[array].as_pointer()), [i])
+        return self._builder.gep(self._builder.inttoptr(base, kind.as_pointer()), [i])
 
     def load(self, array: int, i: Any) -> Any:
-        value = self._builder.load(self.pointer(array, i))
+        value = self._builder.load(self._pointer(array, i, self._elements[array]))
         self._annotate(value, array)
         return value
 
     def store(self, value: Any, array: int, i: Any) -> None:
-        self._annotate(self._builder.store(value, self.pointer(array, i)), array)
+        self._annotate(self._builder.store(value, self._pointer(array, i, self._elements[array])), array)
+
+    def load_pair(self, array: int, i: Any) -> list[Any]:
+        """Return elements 2 `i` and 2 `i` + 1, read as one integer."""
+        b, element, bits = self._builder, self._elements[array], self._bits(array)
+        both = b.load(self._pointer(array, i, ir.IntType(2 * bits)))
+        both.align = bits // 8
+        self._annotate(both, array)
+        halves = [both, b.lshr(both, both.type(bits))]
+        return [b.bitcast(b.trunc(half, ir.IntType(bits)), element) for half in halves]
+
+    def store_pair(self, pair: list[Any], array: int, i: Any) -> None:
+        """Write elements 2 `i` and 2 `i` + 1 as one integer."""
+        b, bits = self._builder, self._bits(array)
+        whole = ir.IntType(2 * bits)
+        low, high = (b.zext(b.bitcast(part, ir.IntType(bits)), whole) for part in pair)
+        instruction = b.store(b.or_(low, b.shl(high, whole(bits))), self._pointer(array, i, whole))
+        instruction.align = bits // 8
+        self._annotate(instruction, array)
+
+    def _bits(self, array: int) -> int:
+        return 8 * self._layout.dtypes[array].itemsize
 
     def _annotate(self, instruction: Any, array: int) -> None:
         self._builder.function.attributes.add("noinline")
@@ -77,7 +98,7 @@ class Memory:
         return len(self._layout.dtypes) + list(self._layout.scales).index(scaled)
 
 
-def _number(layout: Layout) -> Any:
+def number_of(layout: Layout) -> Any:
     return types.float64 if layout.number.itemsize == 8 else types.float32
 
 
@@ -93,7 +114,7 @@ def load(typingctx, addresses, i, layout, scales, careful):
     """
     arrays = layout_of(layout.literal_value)
     number = ELEMENTS[arrays.number.name]
-    result = types.UniTuple(_number(arrays), len(arrays.codecs))
+    result = types.UniTuple(number_of(arrays), len(arrays.codecs))
 
     def codegen(context, builder, signature, args):
         memory = Memory(builder, args[0], arrays)
@@ -115,7 +136,7 @@ def store(typingctx, addresses, i, values, layout, noise, scales):
     `noise` is 32 random bits, for the formats that are rounded at random.
     """
     arrays = layout_of(layout.literal_value)
-    number = _number(arrays)
+    number = number_of(arrays)
     if len(values) != len(arrays.codecs) - 1 or any(value != number for value in values):
         raise TypeError(f"a rule returned {values} where it computes with {number}")
 

@@ -15,6 +15,7 @@ from numba import prange
 from numba.extending import register_jitable
 
 from .. import _blocks as blocks
+from .. import _pairs as two
 from .. import _storage as memory
 from .._headers import data_address, element_count, same_layout, writable
 from .._layout import layout as layout_of
@@ -53,6 +54,18 @@ def make_run(rule: Callable[..., Any], layout: str) -> Callable[..., None]:
         elements(addresses, n, s, memory.noise(key, first), ())
 
     @register_jitable
+    def pairs(addresses, n, s, noise):
+        for i in range(n):
+            first, second = two.load_pair(addresses, i, layout)
+            two.store_pair(addresses, i, (rule(s, *first), rule(s, *second)), layout, noise)
+            noise = memory.following(memory.following(noise))
+
+    def run_pairs(addresses, n, s, key, first):
+        even = n - n % 2
+        pairs(addresses, even // 2, s, memory.noise(key, first))
+        elements(memory.advance(addresses, even, layout), n % 2, s, memory.noise(key, first + even), ())
+
+    @register_jitable
     def settle(addresses, n, noise, scales):
         peaks = blocks.no_peaks(layout)
         for i in range(n):
@@ -74,7 +87,9 @@ def make_run(rule: Callable[..., Any], layout: str) -> Callable[..., None]:
             if blocks.stale(scales, peaks, layout):
                 settle(here, count, noise, scales)
 
-    return run_blocks if layout_of(layout).scales else run
+    if layout_of(layout).scales:
+        return run_blocks
+    return run_pairs if layout_of(layout).narrow else run
 
 
 def make_sweep(run: Callable[..., None], layout: str, scalars: tuple[Any, ...]) -> Callable[..., None]:
