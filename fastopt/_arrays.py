@@ -199,14 +199,22 @@ def check_disjoint(named: Iterable[tuple[str, Array]]) -> None:
             raise ValueError(f"{first} and {second} share memory: each array of a step must have its own")
 
 
-def check_seed(seed: Any) -> int:
-    """Return a seed as the kernels take it."""
+def check_integer(name: str, given: Any, least: int) -> int:
+    """Return an integer as the kernels take it.
+
+    Raises
+    ------
+    TypeError
+        If it is none.
+    ValueError
+        If it is less than `least`, or has more than 63 bits.
+    """
     try:
-        number = operator.index(seed)
+        number = operator.index(given)
     except TypeError:
-        raise TypeError(f"seed must be an integer, got {seed!r}") from None
-    if not 0 <= number < 2**63 or isinstance(seed, bool):
-        raise ValueError(f"seed must be an integer >= 0 and below 2^63, got {seed!r}")
+        raise TypeError(f"{name} must be an integer >= {least}, got {given!r}") from None
+    if not least <= number < 2**63 or isinstance(given, bool):
+        raise ValueError(f"{name} must be an integer >= {least} and below 2^63, got {given!r}")
     return number
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._arrays import Array, check_like, check_seed
+from ._arrays import Array, check_integer, check_like
 from ._codecs import ELEMENTS
 from ._cuda import arrays as gpu
 from ._evaluate import Builder, value
@@ -91,7 +91,7 @@ def load(optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
             raise TypeError(f"{key} must have the dtype of the state, {state.dtype}; got {array.dtype}")
         if array.shape != state.shape:
             check_like(key, array, "the state", state)
-    seed = check_seed(np.asarray(saved["seed"]).tolist()) if "seed" in saved else optimizer._seed
+    seed = check_integer("seed", np.asarray(saved["seed"]).tolist(), 0) if "seed" in saved else optimizer._seed
     if callable(optimizer.lr):
         hyper.pop("lr", None)
     optimizer._set_hyperparameters(dict.fromkeys(optional - {"lr", "seed"}) | hyper)

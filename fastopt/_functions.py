@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,13 +16,13 @@ from ._arrays import (
     check_array,
     check_disjoint,
     check_gradient,
+    check_integer,
     check_like,
-    check_seed,
     format_of,
     is_on_gpu,
 )
 from ._cuda.plan import update as update_on_gpu
-from ._formats import STATES, number_of, state_codec
+from ._formats import STATES, check_rounding, number_of, param_codec, state_codec
 from ._loops.cpu import LARGE, UNSURE
 from ._method import Method, Packer
 from ._plan import chunks_of
@@ -41,10 +40,10 @@ def as_function(cls: type[Any]) -> Callable[..., Array]:
     def function(p: Array, g: Array, *states: Array, **keywords: Any) -> Array:
         if timed and "step" not in keywords:
             raise TypeError(f"{name}() needs step: the number of this update, counted from 1")
-        step = check_step(keywords.pop("step")) if timed or keywords.get("step") is not None else None
+        step = check_integer("step", keywords.pop("step"), 1) if timed or keywords.get("step") is not None else None
         keywords.pop("step", None)
         stream = keywords.pop("stream", None)
-        rounding, seed = keywords.pop("rounding", "nearest"), check_seed(keywords.pop("seed", 0))
+        rounding, seed = keywords.pop("rounding", "nearest"), check_integer("seed", keywords.pop("seed", 0), 0)
         if rounding not in ("nearest", "stochastic"):
             raise ValueError(f"rounding must be nearest or stochastic, got {rounding!r}; the classes have more")
         twice = [state for state in every[: len(states)] if state in keywords]
@@ -71,17 +70,6 @@ def as_function(cls: type[Any]) -> Callable[..., Array]:
     function.__signature__ = _signature(cls, timed)  # type: ignore[attr-defined]
     function.__doc__ = _document(cls, name, timed)
     return function
-
-
-def check_step(step: Any) -> int:
-    """Return the number of a step, which the caller counts from 1."""
-    try:
-        number = operator.index(step)
-    except TypeError:
-        raise TypeError(f"step must be an integer >= 1, got {step!r}") from None
-    if not 1 <= number < 2**63 or isinstance(step, bool):
-        raise ValueError(f"step must be an integer >= 1 and below 2^63, got {step!r}")
-    return number
 
 
 def _check_states(
@@ -117,14 +105,14 @@ def update_arrays(
     if not isinstance(p, np.ndarray) and is_on_gpu(p):
 
         def look(headers: Sequence[Array]) -> tuple[tuple[str, ...], int]:
-            codecs, _ = _codecs_of(_check_closely(headers, names), names, random)
+            codecs, *_ = _codecs_of(_check_closely(headers, names), names, random)
             return codecs, _step_for(codecs, step)
 
         update_on_gpu(method, arrays, names, look, stream, seed)
         return
     if stream is not None:
         raise TypeError(f"p is on the CPU, where an update takes no stream; got {stream!r}")
-    codecs, kinds = _codecs_of(arrays, names, random)
+    codecs, kinds, _ = _codecs_of(arrays, names, random)
     step = _step_for(codecs, step)
     spec = method.spec(codecs)
     scalars = Packer(spec.scalars, spec.number)
@@ -143,32 +131,32 @@ def update_arrays(
         _threads.launch(spec, p.size, (table, *_cached_chunks((p.size,)), scalars.array, seed, step))
 
 
-_KINDS: dict[Any, tuple[tuple[str, ...], Array]] = {}
+# By the identities of the dtypes, which NumPy has one object of each; those here are kept alive.
+_KINDS: dict[tuple[int, ...], tuple[tuple[str, ...], Array, list[Any]]] = {}
 
 
-def _codecs_of(arrays: Sequence[Any], names: Sequence[str], random: bool) -> tuple[tuple[str, ...], Array]:
+def _codecs_of(arrays: Sequence[Any], names: Sequence[str], random: bool) -> tuple[tuple[str, ...], Array, list[Any]]:
     """Return the codecs for the dtypes of these arrays, and what :func:`_loops.cpu.make_direct` calls `kinds`."""
     try:
         dtypes = [a.dtype for a in arrays]
-        key = (tuple(d.num for d in dtypes), tuple(d.isnative for d in dtypes), random)
-        found = _KINDS.get(key)
     except AttributeError:
-        found, dtypes = None, []
+        dtypes = []
+    key = (random, *map(id, dtypes))
+    found = _KINDS.get(key)
     if found is None:
         arrays = _check_closely(arrays, names)
         dtypes = [a.dtype for a in arrays]
         formats = [str(format_of(dtype)) for dtype in dtypes]
         number = number_of(formats[1])
-        param = f"{formats[1]}-random" if random and formats[1] in ("float16", "bfloat16") else formats[1]
+        check_rounding("stochastic" if random else "nearest", None, formats[1:2])
+        param = param_codec(formats[1], "stochastic" if random else "nearest", None)
         for name, format_, array in zip(names[2:], formats[2:], arrays[2:], strict=True):
             if format_ not in STATES[number]:
                 allowed = ", ".join(STATES[number][:3])
                 raise TypeError(f"{name} must have one of the dtypes {allowed} beside {formats[1]}; got {array.dtype}")
         states = [state_codec(name, formats[1], square=False) for name in formats[2:]]
         kinds = np.array([[d.num for d in dtypes], [d.itemsize for d in dtypes]], np.int64)
-        found = (formats[0], param, *states), kinds
-        if all(isinstance(a, np.ndarray) for a in arrays):
-            _KINDS[key] = found
+        found = _KINDS[(random, *map(id, dtypes))] = ((formats[0], param, *states), kinds, dtypes)
     return found
 
 

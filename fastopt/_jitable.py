@@ -12,7 +12,8 @@ from numba.extending import intrinsic, overload
 from numba.np.numpy_support import as_dtype
 
 from . import _compile
-from ._functions import check_step, update_arrays
+from ._arrays import check_integer
+from ._functions import update_arrays
 from ._method import Method
 from ._names import named_by_contents
 from ._optimizer import Optimizer
@@ -93,7 +94,7 @@ def jitable(optimizer: type[Optimizer], **hyperparameters: Any) -> Callable[...,
         *arrays, step, lr = _expect(names, arguments, TypeError)
         timed: Method = with_hyperparameters(optimizer, **hyperparameters | {"lr": lr})
         p, g, *states = arrays
-        update_arrays(timed, (g, p, *states), ("g", "p", *names[2:]), check_step(step))
+        update_arrays(timed, (g, p, *states), ("g", "p", *names[2:]), check_integer("step", step, 1))
 
     @overload(update, jit_options=_compile.EXACT, strict=False)
     def _update(*arguments: Any) -> Any:

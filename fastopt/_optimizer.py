@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from . import _checkpoint, _formats
 from ._arrange import codecs_of, make_groups, make_states
-from ._arrays import Array, Structure, check_array, check_disjoint, check_seed, flatten, format_of
+from ._arrays import Array, Structure, check_array, check_disjoint, check_integer, flatten, format_of
 from ._cuda import arrays as gpu
 from ._cuda.plan import DeviceGroup
 from ._method import Method
@@ -101,7 +101,7 @@ class Optimizer(Method):
         self._structure: Structure = structure
         self._arrays: list[Array] = arrays
         names = self._state_names = self.active_states()
-        self._seed = check_seed(seed)
+        self._seed = check_integer("seed", seed, 0)
         formats = [str(format_of(a.dtype)) for a in arrays]
         _formats.check_rounding(rounding, master, formats)
         by_state = _formats.by_state(state_dtype, names, type(self).__name__)

@@ -227,7 +227,7 @@ class TestParametersOf16Bits:
             (BF16, {"master": 8}, ValueError, "master must be None or one of split8, split16; got 8"),
             (BF16, {"master": "split8", "rounding": "kahan"}, ValueError, "has no use with master='split8'"),
             (BF16, {"seed": -1}, ValueError, "seed must be an integer >= 0 and below 2^63, got -1"),
-            (BF16, {"seed": 0.5}, TypeError, "seed must be an integer, got 0.5"),
+            (BF16, {"seed": 0.5}, TypeError, "seed must be an integer >= 0, got 0.5"),
             (BF16, {"state_dtype": "float64"}, TypeError, "state_dtype of bfloat16 parameters must be one of float32"),
             (
                 np.float64,
@@ -275,6 +275,8 @@ class TestFunctions:
             fastopt.gd(q, g, lr=0.01, rounding="stochastic")
         with pytest.raises(ValueError, match="rounding must be nearest or stochastic, got 'kahan'"):
             fastopt.gd(q, g, rounding="kahan")
+        with pytest.raises(TypeError, match="rounding='stochastic' is for parameters of 16 bits, got float32"):
+            fastopt.gd(np.ones(3, F32), np.ones(3, F32), rounding="stochastic", step=1)
         with pytest.raises(TypeError, match="v must have one of the dtypes float64, float32"):
             fastopt.momentum(np.ones(3), np.ones(3), np.zeros(3, F16))
         np.testing.assert_array_equal(bits(before), bits(q))
