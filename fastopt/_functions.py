@@ -40,12 +40,17 @@ def as_function(cls: type[Any]) -> Callable[..., Array]:
     def function(p: Array, g: Array, *states: Array, **keywords: Any) -> Array:
         if timed and "step" not in keywords:
             raise TypeError(f"{name}() needs step: the number of this update, counted from 1")
-        step = check_integer("step", keywords.pop("step"), 1) if timed or keywords.get("step") is not None else None
-        keywords.pop("step", None)
-        stream = keywords.pop("stream", None)
-        rounding, seed = keywords.pop("rounding", "nearest"), check_integer("seed", keywords.pop("seed", 0), 0)
-        if rounding not in ("nearest", "stochastic"):
-            raise ValueError(f"rounding must be nearest or stochastic, got {rounding!r}; the classes have more")
+        step, stream = keywords.pop("step", None), keywords.pop("stream", None)
+        if timed or step is not None:
+            step = check_integer("step", step, 1)
+        seed, random = 0, False
+        if "seed" in keywords:
+            seed = check_integer("seed", keywords.pop("seed"), 0)
+        if "rounding" in keywords:
+            rounding = keywords.pop("rounding")
+            random = rounding == "stochastic"
+            if not random and rounding != "nearest":
+                raise ValueError(f"rounding must be nearest or stochastic, got {rounding!r}; the classes have more")
         twice = [state for state in every[: len(states)] if state in keywords]
         if twice:
             raise TypeError(f"{name}() got multiple values for {', '.join(twice)}")
@@ -60,9 +65,7 @@ def as_function(cls: type[Any]) -> Callable[..., Array]:
         prefix = len(states) == len(active) and active == every[: len(states)]
         if not prefix or any(state is None for state in states) or any(state is not None for state in rest):
             states = _check_states(name, every, active, (*states, *rest))
-        update_arrays(
-            method, (g, p, *states), ("g", "p", *active), step, stream=stream, random=rounding != "nearest", seed=seed
-        )
+        update_arrays(method, (g, p, *states), ("g", "p", *active), step, stream=stream, random=random, seed=seed)
         return p
 
     function.__name__ = function.__qualname__ = name
@@ -105,15 +108,20 @@ def update_arrays(
     if not isinstance(p, np.ndarray) and is_on_gpu(p):
 
         def look(headers: Sequence[Array]) -> tuple[tuple[str, ...], int]:
-            codecs, *_ = _codecs_of(_check_closely(headers, names), names, random)
+            codecs, *_ = _codecs_of(headers, names, random)
             return codecs, _step_for(codecs, step)
 
         update_on_gpu(method, arrays, names, look, stream, seed)
         return
     if stream is not None:
         raise TypeError(f"p is on the CPU, where an update takes no stream; got {stream!r}")
-    codecs, kinds, _ = _codecs_of(arrays, names, random)
-    step = _step_for(codecs, step)
+    try:
+        found = _KINDS.get((random, *[id(a.dtype) for a in arrays]))
+    except AttributeError:  # no arrays
+        found = None
+    codecs, kinds, _ = found or _codecs_of(arrays, names, random)
+    if step is None:
+        step = _step_for(codecs, step)
     spec = method.spec(codecs)
     scalars = Packer(spec.scalars, spec.number)
     scalars.pack(method.values(step))
@@ -136,27 +144,20 @@ _KINDS: dict[tuple[int, ...], tuple[tuple[str, ...], Array, list[Any]]] = {}
 
 
 def _codecs_of(arrays: Sequence[Any], names: Sequence[str], random: bool) -> tuple[tuple[str, ...], Array, list[Any]]:
-    """Return the codecs for the dtypes of these arrays, and what :func:`_loops.cpu.make_direct` calls `kinds`."""
-    try:
-        dtypes = [a.dtype for a in arrays]
-    except AttributeError:
-        dtypes = []
-    key = (random, *map(id, dtypes))
-    found = _KINDS.get(key)
-    if found is None:
-        arrays = _check_closely(arrays, names)
-        dtypes = [a.dtype for a in arrays]
-        formats = [str(format_of(dtype)) for dtype in dtypes]
-        number = number_of(formats[1])
-        check_rounding("stochastic" if random else "nearest", None, formats[1:2])
-        param = param_codec(formats[1], "stochastic" if random else "nearest", None)
-        for name, format_, array in zip(names[2:], formats[2:], arrays[2:], strict=True):
-            if format_ not in STATES[number]:
-                allowed = ", ".join(STATES[number][:3])
-                raise TypeError(f"{name} must have one of the dtypes {allowed} beside {formats[1]}; got {array.dtype}")
-        states = [state_codec(name, formats[1], square=False) for name in formats[2:]]
-        kinds = np.array([[d.num for d in dtypes], [d.itemsize for d in dtypes]], np.int64)
-        found = _KINDS[(random, *map(id, dtypes))] = ((formats[0], param, *states), kinds, dtypes)
+    """Check arrays closely and return the codecs for their dtypes, and what :mod:`fastopt._loops.cpu` calls `kinds`."""
+    arrays = _check_closely(arrays, names)
+    dtypes = [a.dtype for a in arrays]
+    formats = [str(format_of(dtype)) for dtype in dtypes]
+    number = number_of(formats[1])
+    check_rounding("stochastic" if random else "nearest", None, formats[1:2])
+    param = param_codec(formats[1], "stochastic" if random else "nearest", None)
+    for name, format_, array in zip(names[2:], formats[2:], arrays[2:], strict=True):
+        if format_ not in STATES[number]:
+            allowed = ", ".join(STATES[number][:3])
+            raise TypeError(f"{name} must have one of the dtypes {allowed} beside {formats[1]}; got {array.dtype}")
+    states = [state_codec(name, formats[1], square=False) for name in formats[2:]]
+    kinds = np.array([[d.num for d in dtypes], [d.itemsize for d in dtypes]], np.int64)
+    found = _KINDS[(random, *map(id, dtypes))] = ((formats[0], param, *states), kinds, dtypes)
     return found
 
 
