@@ -13,7 +13,7 @@ from ._cuda.plan import DeviceGroup
 from ._formats import param_codec, rows_of, state_codec
 from ._layout import CODECS
 from ._method import Method
-from ._plan import Group, allocate
+from ._plan import Group, Members, allocate
 from ._scaled import BLOCK
 
 
@@ -42,8 +42,10 @@ def make_states(
             rows.append((name, CODECS[codec].rows[0], None))
             if CODECS[codec].scaled:
                 rows.append((f"{name}_scale", CODECS[codec].rows[1], -(-array.size // BLOCK)))
-        make = allocate if gpu.device_of(array) is None else gpu.zeros
-        made.append({name: make(array, k, len(rows), d, length) for k, (name, d, length) in enumerate(rows)})
+        if gpu.device_of(array) is None:
+            made.append({name: allocate(array, k, len(rows), d, n) for k, (name, d, n) in enumerate(rows)})
+        else:
+            made.append({name: gpu.zeros(array, dtype, length) for name, dtype, length in rows})
     every = dict.fromkeys(name for own in made for name in own)
     return {name: [own.get(name) for own in made] for name in every}
 
@@ -64,6 +66,7 @@ def make_groups(
     for kind in dict.fromkeys(kinds):
         indices = [t for t, other in enumerate(kinds) if other == kind]
         rows = [[array for t in indices if (array := row[t]) is not None] for row in states.values()]
-        own = (structure, indices, [arrays[t] for t in indices], [row for row in rows if row], kind[2], seed)
-        groups.append(Group(*own) if kind[0] is None else DeviceGroup(*own, method, capturable))
+        params = [arrays[t] for t in indices]
+        members = Members(structure, indices, params, [row for row in rows if row], kind[2], seed)
+        groups.append(Group(members) if kind[0] is None else DeviceGroup(members, method, capturable))
     return groups

@@ -145,6 +145,11 @@ def check_array(name: str, array: Any, *, written: bool) -> None:
         raise ValueError(f"{name} is updated in place and must be writable, got a read-only array")
 
 
+def fits(format_: str | None, arithmetic_of: str | None) -> bool:
+    """Say whether numbers in a format are no wider than the arithmetic for parameters in another."""
+    return format_ != "float64" or arithmetic_of == "float64"
+
+
 def check_gradient(name: str, array: Array, like_name: str, like: Array) -> None:
     """Raise unless `array` can be the gradient of `like`: no wider than its arithmetic.
 
@@ -153,7 +158,7 @@ def check_gradient(name: str, array: Array, like_name: str, like: Array) -> None
     TypeError
         If it has more digits than would count.
     """
-    if format_of(array.dtype) == "float64" != format_of(like.dtype):
+    if not fits(format_of(array.dtype), format_of(like.dtype)):
         raise TypeError(
             f"{name} must have the dtype of {like_name}, {like.dtype}, or another of at most 32 bits, in which its "
             f"updates are computed; got {array.dtype}"

@@ -12,7 +12,7 @@ from ._codecs import FLOAT, INT16, INT32
 from ._layout import layout as layout_of
 from ._noise import INT64
 from ._scaled import BLOCK
-from ._storage import Memory, scale_of, single
+from ._storage import Memory
 
 
 def ints(count: int) -> Any:
@@ -60,7 +60,7 @@ def peaks(typingctx, so_far, values, layout):
     def codegen(context, builder, signature, args):
         found = []
         for place, k in enumerate(arrays.scales):
-            value = single(builder, builder.extract_value(args[1], k - 1))
+            value = builder.extract_value(args[1], k - 1)
             found.append(arrays.scaled[k].peak(builder, value, builder.extract_value(args[0], place)))
         return context.make_tuple(builder, result, found)
 
@@ -147,7 +147,7 @@ def recode(typingctx, addresses, i, layout, noise, scales):
         memory = Memory(builder, args[0], arrays)
         for k in arrays.scales:
             value = memory.load(memory.scratch(k), args[1])
-            scale = scale_of(builder, arrays, args[4], k)
+            scale = arrays.scale(builder, args[4], k)
             (code,) = arrays.scaled[k].write(builder, value, args[3], scale, careful=True)
             memory.store(code, arrays.rows[k][0], args[1])
         return context.get_dummy_value()

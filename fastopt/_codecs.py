@@ -43,7 +43,7 @@ class Codec:
     fields : tuple of numpy.dtype
         What is stored of each number, in an array each.
     scaled : bool
-        Whether there is also a scale (uint8) for each block of numbers.
+        Whether there is also a scale (int16) for each block of numbers.
     """
 
     scaled = False
@@ -100,11 +100,11 @@ class Float16AtRandom(Float):
         size = b.and_(bits, MAGNITUDE)
         normal = b.and_(b.add(size, random(b, word, 13)), INT32(~0x1FFF))
         # Below 2^-14 the numbers are 2^-24 apart.
-        small = b.fmul(b.bitcast(size, FLOAT), FLOAT(2.0**24))
+        small = b.icmp_unsigned("<", size, INT32(0x38800000))
+        units = b.select(small, b.fmul(b.bitcast(size, FLOAT), FLOAT(2.0**24)), FLOAT(0))
         share = b.fmul(b.uitofp(random(b, word, 13), FLOAT), FLOAT(2.0**-13))
-        whole = b.fptoui(b.fadd(b.select(b.icmp_unsigned("<", size, INT32(0x38800000)), small, FLOAT(0)), share), INT32)
-        subnormal = b.bitcast(b.fmul(b.uitofp(whole, FLOAT), FLOAT(2.0**-24)), INT32)
-        rounded = b.select(b.icmp_unsigned("<", size, INT32(0x38800000)), subnormal, normal)
+        whole = b.uitofp(b.fptoui(b.fadd(units, share), INT32), FLOAT)
+        rounded = b.select(small, b.bitcast(b.fmul(whole, FLOAT(2.0**-24)), INT32), normal)
         largest, halfway = INT32(0x477FE000), INT32(0x477FF000)  # 65504 and 65520
         rounded = b.select(
             b.and_(b.icmp_unsigned("<", size, halfway), b.icmp_unsigned(">", rounded, largest)), largest, rounded
@@ -154,12 +154,12 @@ class Split(Codec):
     """A weight of 16 + `hidden` bits: the nearest bfloat16, ties away from zero, and how far off that is.
 
     The upper 16 + `hidden` bits of a float32, taken as one integer, are the bfloat16's bits and a signed correction.
-    With 16 hidden bits the weight is the float32.
+    With 16 hidden bits the weight is the float32; the last of fewer is rounded at random.
     """
 
-    def __init__(self, hidden: int, at_random: bool) -> None:
+    def __init__(self, hidden: int) -> None:
         super().__init__("uint16", f"int{hidden}")
-        self._hidden, self._at_random = hidden, at_random
+        self._hidden = hidden
 
     def read(self, b: Any, stored: Sequence[Any], number: Any, scale: Any = None, careful: bool = False) -> Any:
         upper = b.shl(b.zext(stored[0], INT32), INT32(16))

@@ -77,6 +77,11 @@ class Spec(NamedTuple):
         return self.layout.number
 
     @property
+    def lanes(self) -> int:
+        """How many elements of each array a thread of a GPU moves at a time."""
+        return DEVICE_BYTES // self.number.itemsize
+
+    @property
     def scalar_layout(self) -> tuple[np.dtype[Any], ...]:
         return (self.number,) * self.scalars
 
@@ -210,8 +215,7 @@ def device_kernel(spec: Spec, on_device: bool) -> tuple[Callable[..., None], Any
     """Return the CUDA sweep and its signature; `on_device`: the scalars of a step are in memory there."""
     from ._loops import cuda as loops  # loads numba.cuda
 
-    lanes = DEVICE_BYTES // spec.number.itemsize
-    function = loops.make_sweep(spec.rule, device_storage(spec), lanes, len(spec.layout.scales), on_device)
+    function = loops.make_sweep(spec.rule, device_storage(spec), spec.lanes, len(spec.layout.scales), on_device)
     values = types.uint64 if on_device else types.UniTuple(numba.from_dtype(spec.number), spec.scalars)
     step = types.uint64 if on_device else types.int64
     return function, types.void(types.uint64, types.int64, types.uint64, types.int64, values, types.int64, step)
@@ -219,21 +223,20 @@ def device_kernel(spec: Spec, on_device: bool) -> tuple[Callable[..., None], Any
 
 def device_threads(spec: Spec, usual: int) -> int:
     """Return how many threads a block of a GPU has: where there are scales, a block of numbers is theirs together."""
-    return BLOCK * spec.number.itemsize // DEVICE_BYTES if spec.layout.scales else usual
+    return BLOCK // spec.lanes if spec.layout.scales else usual
 
 
 def device_storage(spec: Spec) -> Any:
     """Return how a kernel reads and writes on a GPU, or in the simulator."""
     from ._cuda import toolchain
 
-    lanes = DEVICE_BYTES // spec.number.itemsize
     if toolchain.simulated():
         from ._cuda import simulated
 
-        return simulated.Storage(spec.layout, lanes, spec.scalars)
+        return simulated.Storage(spec.layout, spec.lanes, spec.scalars)
     from ._cuda import storage
 
-    return storage.Storage(spec.layout, lanes, spec.scalars)
+    return storage.Storage(spec.layout, spec.lanes, spec.scalars)
 
 
 @functools.cache

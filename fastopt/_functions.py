@@ -43,14 +43,10 @@ def as_function(cls: type[Any]) -> Callable[..., Array]:
         step, stream = keywords.pop("step", None), keywords.pop("stream", None)
         if timed or step is not None:
             step = check_integer("step", step, 1)
-        seed, random = 0, False
-        if "seed" in keywords:
-            seed = check_integer("seed", keywords.pop("seed"), 0)
-        if "rounding" in keywords:
-            rounding = keywords.pop("rounding")
-            random = rounding == "stochastic"
-            if not random and rounding != "nearest":
-                raise ValueError(f"rounding must be nearest or stochastic, got {rounding!r}; the classes have more")
+        seed = check_integer("seed", keywords.pop("seed"), 0) if "seed" in keywords else 0
+        rounding = keywords.pop("rounding", "nearest")
+        if rounding not in ("nearest", "stochastic"):
+            raise ValueError(f"rounding must be nearest or stochastic, got {rounding!r}; the classes have more")
         twice = [state for state in every[: len(states)] if state in keywords]
         if twice:
             raise TypeError(f"{name}() got multiple values for {', '.join(twice)}")
@@ -65,7 +61,7 @@ def as_function(cls: type[Any]) -> Callable[..., Array]:
         prefix = len(states) == len(active) and active == every[: len(states)]
         if not prefix or any(state is None for state in states) or any(state is not None for state in rest):
             states = _check_states(name, every, active, (*states, *rest))
-        update_arrays(method, (g, p, *states), ("g", "p", *active), step, stream=stream, random=random, seed=seed)
+        update_arrays(method, (g, p, *states), ("g", "p", *active), step, stream=stream, rounding=rounding, seed=seed)
         return p
 
     function.__name__ = function.__qualname__ = name
@@ -97,18 +93,18 @@ def update_arrays(
     step: int | None,
     *,
     stream: Any = None,
-    random: bool = False,
+    rounding: str = "nearest",
     seed: int = 0,
 ) -> None:
     """Check the gradient, the parameter and the states, in this order, and update them.
 
-    `random`: a parameter of 16 bits is rounded at random, by `seed` and `step`.
+    `rounding`: of a parameter of 16 bits, "nearest" or "stochastic", by `seed` and `step`.
     """
     p = arrays[1]
     if not isinstance(p, np.ndarray) and is_on_gpu(p):
 
         def look(headers: Sequence[Array]) -> tuple[tuple[str, ...], int]:
-            codecs, *_ = _codecs_of(headers, names, random)
+            codecs, *_ = _codecs_of(headers, names, rounding)
             return codecs, _step_for(codecs, step)
 
         update_on_gpu(method, arrays, names, look, stream, seed)
@@ -116,14 +112,13 @@ def update_arrays(
     if stream is not None:
         raise TypeError(f"p is on the CPU, where an update takes no stream; got {stream!r}")
     try:
-        found = _KINDS.get((random, *[id(a.dtype) for a in arrays]))
+        found = _KINDS.get((rounding, *[id(a.dtype) for a in arrays]))
     except AttributeError:  # no arrays
         found = None
-    codecs, kinds, _ = found or _codecs_of(arrays, names, random)
-    if step is None:
-        step = _step_for(codecs, step)
+    codecs, number, kinds, _ = found or _codecs_of(arrays, names, rounding)
+    step = _step_for(codecs, step)
     spec = method.spec(codecs)
-    scalars = Packer(spec.scalars, spec.number)
+    scalars = Packer(spec.scalars, number)
     scalars.pack(method.values(step))
     table = np.empty((len(arrays), 1), np.uint64)
     answer = UNSURE
@@ -140,24 +135,28 @@ def update_arrays(
 
 
 # By the identities of the dtypes, which NumPy has one object of each; those here are kept alive.
-_KINDS: dict[tuple[int, ...], tuple[tuple[str, ...], Array, list[Any]]] = {}
+_Kind = tuple[tuple[str, ...], np.dtype[Any], Array, list[Any]]
+_KINDS: dict[tuple[Any, ...], _Kind] = {}
 
 
-def _codecs_of(arrays: Sequence[Any], names: Sequence[str], random: bool) -> tuple[tuple[str, ...], Array, list[Any]]:
-    """Check arrays closely and return the codecs for their dtypes, and what :mod:`fastopt._loops.cpu` calls `kinds`."""
+def _codecs_of(arrays: Sequence[Any], names: Sequence[str], rounding: str) -> _Kind:
+    """Check arrays closely; return the codecs for their dtypes, the dtype of the arithmetic, `kinds`, and the dtypes.
+
+    `kinds` is what :func:`fastopt._loops.cpu.make_direct` calls so.
+    """
     arrays = _check_closely(arrays, names)
     dtypes = [a.dtype for a in arrays]
     formats = [str(format_of(dtype)) for dtype in dtypes]
     number = number_of(formats[1])
-    check_rounding("stochastic" if random else "nearest", None, formats[1:2])
-    param = param_codec(formats[1], "stochastic" if random else "nearest", None)
+    check_rounding(rounding, None, formats[1:2])
+    param = param_codec(formats[1], rounding, None)
     for name, format_, array in zip(names[2:], formats[2:], arrays[2:], strict=True):
         if format_ not in STATES[number]:
             allowed = ", ".join(STATES[number][:3])
             raise TypeError(f"{name} must have one of the dtypes {allowed} beside {formats[1]}; got {array.dtype}")
     states = [state_codec(name, formats[1], square=False) for name in formats[2:]]
     kinds = np.array([[d.num for d in dtypes], [d.itemsize for d in dtypes]], np.int64)
-    found = _KINDS[(random, *map(id, dtypes))] = ((formats[0], param, *states), kinds, dtypes)
+    found = _KINDS[(rounding, *map(id, dtypes))] = ((formats[0], param, *states), np.dtype(number), kinds, dtypes)
     return found
 
 

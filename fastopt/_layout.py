@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from ._codecs import BFloat16, Codec, Compensated, Float, Float16AtRandom, Split
-from ._scaled import Scaled8
+from ._noise import INT64
+from ._scaled import BLOCK, Scaled8
 
 _BASES = {"float16": Float("float16"), "bfloat16": BFloat16(at_random=False)}
 #: Every codec by its name.
@@ -22,9 +23,8 @@ CODECS: dict[str, Codec] = {
     "bfloat16": _BASES["bfloat16"],
     "bfloat16-random": BFloat16(at_random=True),
     "bfloat16-kahan": Compensated(_BASES["bfloat16"]),
-    "bfloat16-split8": Split(8, at_random=False),
-    "bfloat16-split8-random": Split(8, at_random=True),
-    "bfloat16-split16": Split(16, at_random=False),
+    "bfloat16-split8": Split(8),
+    "bfloat16-split16": Split(16),
     "int8": Scaled8(signed=True),
     "uint8": Scaled8(signed=False),
 }
@@ -40,6 +40,8 @@ class Layout:
         For each codec, which arrays are its fields.
     dtypes : tuple of numpy.dtype
         Of each array.
+    fields : tuple of int
+        Which arrays have an entry for each element; the others are scales.
     scales : dict of int to int
         For each codec that has one, by its number, which array is its scale.
     scaled : dict of int to Scaled8
@@ -60,12 +62,21 @@ class Layout:
         self.scaled: dict[int, Scaled8] = {}
         for k, codec in enumerate(self.codecs):
             rows.append(tuple(range(len(dtypes), len(dtypes) + len(codec.fields))))
-            dtypes += codec.fields
+            dtypes += codec.rows
             if isinstance(codec, Scaled8):
-                self.scales[k], self.scaled[k] = len(dtypes), codec
-                dtypes.append(np.dtype(np.int16))
+                self.scales[k], self.scaled[k] = len(dtypes) - 1, codec
         self.rows, self.dtypes = tuple(rows), tuple(dtypes)
+        self.fields = tuple(row for own in rows for row in own)
         self.narrow = not self.scales and all(dtype.itemsize <= 2 and dtype.kind != "f" for dtype in dtypes)
+
+    def offset(self, b: Any, row: int, i: Any) -> Any:
+        """Return how many bytes from the beginning of array `row` element `i` is, or the scale of its block."""
+        place = i if row in self.fields else b.udiv(i, INT64(BLOCK))
+        return b.mul(place, INT64(self.dtypes[row].itemsize))
+
+    def scale(self, b: Any, scales: Any, k: int) -> Any:
+        """Return the scale of codec number `k` in a tuple of all scales, or None if it has none."""
+        return b.extract_value(scales, list(self.scales).index(k)) if k in self.scales else None
 
 
 @functools.cache

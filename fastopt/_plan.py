@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from . import _compile, _headers, _threads
-from ._arrays import Array, Structure, as_gradient, check_array, check_disjoint, check_gradient, check_like, format_of
+from ._arrays import (
+    Array,
+    Structure,
+    as_gradient,
+    check_array,
+    check_disjoint,
+    check_gradient,
+    check_like,
+    fits,
+    format_of,
+)
 from ._compile import Spec
 from ._method import Packer
 
@@ -61,10 +71,10 @@ def allocate(like: Array, index: int, count: int, dtype: np.dtype[Any], length: 
     return flat.reshape(like.shape, order="C" if like.flags.c_contiguous else "F")
 
 
-class Group:
-    """The tensors of one format, updated by one launch.
+class Members(NamedTuple):
+    """What a group is made of.
 
-    Parameters
+    Attributes
     ----------
     structure : Structure
         How the caller arranged the parameters, for the error messages.
@@ -80,18 +90,20 @@ class Group:
         Chooses how numbers are rounded at random.
     """
 
-    def __init__(
-        self,
-        structure: Structure,
-        indices: Sequence[int],
-        params: Sequence[Array],
-        states: Sequence[Sequence[Array]],
-        own: tuple[str, ...],
-        seed: int,
-    ) -> None:
-        self.structure, self.indices = structure, indices
-        self.params, self.states = params, states
-        self.own, self.seed = own, seed
+    structure: Structure
+    indices: Sequence[int]
+    params: Sequence[Array]
+    states: Sequence[Sequence[Array]]
+    own: tuple[str, ...]
+    seed: int
+
+
+class Group:
+    """The tensors of one format, updated by one launch."""
+
+    def __init__(self, members: Members) -> None:
+        self.structure, self.indices, self.params, self.states, self.own, self.seed = members
+        params, states = self.params, self.states
         self.dtype = params[0].dtype
         self.elements = sum(p.size for p in params)
         count = len(params)
@@ -118,7 +130,7 @@ class Group:
     def _take(self, dtype: np.dtype[Any]) -> bool:
         """Expect gradients of this dtype from now on, if that can be."""
         format_ = format_of(dtype)
-        if format_ is None or (format_ == "float64" and self.own[0] != "float64"):
+        if format_ is None or not fits(format_, self.own[0]):
             return False
         self.grad_dtype, self.codecs = dtype, (format_, *self.own)
         self.table[0] = 0  # so that all are looked at: at the same addresses they may reach further now

@@ -61,7 +61,7 @@ class Scaled8(Codec):
             if self._signed:
                 bits = b.or_(bits, b.shl(b.and_(byte, INT32(0x80)), INT32(24)))
             value = b.select(b.icmp_unsigned(">=", code, INT32(self._top - 1)), b.bitcast(bits, FLOAT), value)
-        return value if number == FLOAT else b.fpext(value, number)
+        return value
 
     def write(self, b: Any, value: Any, word: Any, scale: Any = None, careful: bool = False) -> Sequence[Any]:
         bits = b.bitcast(value, INT32)

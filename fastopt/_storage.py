@@ -25,7 +25,6 @@ from ._codecs import ELEMENTS, FLOAT
 from ._layout import Layout
 from ._layout import layout as layout_of
 from ._noise import INT64
-from ._scaled import BLOCK
 
 
 def _array(context: Any, builder: Any, kind: Any, value: Any) -> Any:
@@ -102,10 +101,6 @@ def number_of(layout: Layout) -> Any:
     return types.float64 if layout.number.itemsize == 8 else types.float32
 
 
-def scale_of(builder: Any, layout: Layout, scales: Any, k: int) -> Any:
-    return builder.extract_value(scales, list(layout.scales).index(k)) if k in layout.scales else None
-
-
 @intrinsic(prefer_literal=True)
 def load(typingctx, addresses, i, layout, scales, careful):
     """Return element `i` of the gradient, the parameter and every state, as numbers.
@@ -121,9 +116,8 @@ def load(typingctx, addresses, i, layout, scales, careful):
         values = []
         for k, codec in enumerate(arrays.codecs):
             stored = [memory.load(row, args[1]) for row in arrays.rows[k]]
-            values.append(
-                codec.read(builder, stored, number, scale_of(builder, arrays, args[3], k), careful.literal_value)
-            )
+            scale = arrays.scale(builder, args[3], k)
+            values.append(codec.read(builder, stored, number, scale, careful.literal_value))
         return context.make_tuple(builder, result, values)
 
     return result(addresses, types.intp, layout, scales, careful), codegen
@@ -144,18 +138,14 @@ def store(typingctx, addresses, i, values, layout, noise, scales):
         memory = Memory(builder, args[0], arrays)
         for k, codec in enumerate(arrays.codecs[1:], 1):
             value = builder.extract_value(args[2], k - 1)
-            stored = codec.write(builder, value, args[4], scale_of(builder, arrays, args[5], k))
+            stored = codec.write(builder, value, args[4], arrays.scale(builder, args[5], k))
             for row, part in zip(arrays.rows[k], stored, strict=True):
                 memory.store(part, row, args[1])
             if codec.scaled:
-                memory.store(single(builder, value), memory.scratch(k), args[1])
+                memory.store(value, memory.scratch(k), args[1])
         return context.get_dummy_value()
 
     return types.none(addresses, types.intp, values, layout, types.uint32, scales), codegen
-
-
-def single(builder: Any, value: Any) -> Any:
-    return value if value.type == FLOAT else builder.fptrunc(value, FLOAT)
 
 
 @intrinsic
@@ -213,9 +203,8 @@ def advance(typingctx, addresses, i, layout):
 
     def codegen(context, builder, signature, args):
         moved = [builder.extract_value(args[0], k) for k in range(len(addresses))]
-        for k, dtype in enumerate(arrays.dtypes):
-            places = builder.udiv(args[1], INT64(BLOCK)) if k in arrays.scales.values() else args[1]
-            moved[k] = builder.add(moved[k], builder.mul(places, INT64(dtype.itemsize)))
+        for k in range(len(arrays.dtypes)):
+            moved[k] = builder.add(moved[k], arrays.offset(builder, k, args[1]))
         return context.make_tuple(builder, addresses, moved)
 
     return addresses(addresses, types.intp, layout), codegen

@@ -181,7 +181,7 @@ def test_every_storage(codecs, capability, compile_for, tmp_path):
     """Four elements of every array at a time, no double precision, no calls, no local memory."""
     spec = registry["Adam"].with_hyperparameters().spec(codecs)
     widths = {1: r"(v4\.[bu]8|[bu]32)", 2: r"(v4\.[bu]16|v2\.[bu]32|[bu]64)", 4: r"v4\.[fbu]32"}
-    fields = [d for k, d in enumerate(spec.layout.dtypes) if k not in spec.layout.scales.values()]
+    fields = [spec.layout.dtypes[k] for k in spec.layout.fields]
     for on_device in (False, True):
         ptx = compile_for(*_compile.device_kernel(spec, on_device), capability)
         found = instructions(ptx)

@@ -16,8 +16,6 @@ import numpy as np
 from .._arrays import Array, is_on_gpu
 from . import toolchain
 
-# DLPack's numbers for memory of CUDA and managed memory.
-_CUDA = (2, 13)
 # 4 is bfloat16, of which NumPy knows the bits alone.
 _CODES = {0: "i", 1: "u", 2: "f", 4: "u"}
 # Where nothing lies: NumPy takes a null pointer for no array at all.
@@ -149,13 +147,11 @@ def owner(array: Array) -> Any:
     return array.base.owner if isinstance(array.base, Exposed) else array
 
 
-def zeros(like: Array, index: int, count: int, dtype: np.dtype[Any], length: int | None = None) -> Array:
-    """Return the header of zeros beside an array on a GPU, made by the library that it comes from.
+def zeros(like: Array, dtype: np.dtype[Any], length: int | None = None) -> Array:
+    """Return the header of zeros beside an array on a GPU, laid out as it, made by the library that it comes from.
 
-    As :func:`fastopt._plan.allocate` does on the CPU; where they lie does not matter on a GPU, so `index` and `count`
-    are not used.
+    With `length` they are that many, in one dimension.
     """
-    del index, count
     owner, device = exposed(like).owner, exposed(like).device
     library = type(owner).__module__.partition(".")[0]
     with toolchain.on(device):

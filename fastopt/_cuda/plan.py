@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from .. import _compile
-from .._arrays import Array, Structure, is_on_gpu
+from .._arrays import Array, is_on_gpu
 from .._compile import Spec
 from .._method import Method, Packer
-from .._plan import Group, chunks_of
+from .._plan import Group, Members, chunks_of
 from . import arrays, toolchain
 
 # A block takes a chunk at a time: 4 rounds of 256 threads that move 16 bytes. Small, so that few elements meet many
@@ -26,26 +26,17 @@ class DeviceGroup(Group):
 
     Parameters
     ----------
-    structure, indices, params, states, own, seed
-        As for :class:`fastopt._plan.Group`; the arrays are headers.
+    members : Members
+        The arrays are headers.
     method : Method
         Whose step it is.
     capturable : bool
         Keep the step number and `lr` on the device.
     """
 
-    def __init__(
-        self,
-        structure: Structure,
-        indices: Sequence[int],
-        params: Sequence[Array],
-        states: Sequence[Sequence[Array]],
-        own: tuple[str, ...],
-        seed: int,
-        method: Method,
-        capturable: bool,
-    ) -> None:
-        super().__init__(structure, indices, params, states, own, seed)
+    def __init__(self, members: Members, method: Method, capturable: bool) -> None:
+        super().__init__(members)
+        params = self.params
         self.device = arrays.exposed(params[0]).device
         self.capturable, self._method = capturable, method
         _, chunks = chunks_of([p.size for p in params], CHUNK)

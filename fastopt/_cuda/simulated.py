@@ -35,7 +35,6 @@ class Storage:
     def __init__(self, layout: Layout, lanes: int, scalars: int) -> None:
         self.layout, self.lanes, self.count = layout, lanes, scalars
         self.scaled = list(layout.scales)
-        self.fields = [k for k in range(len(layout.dtypes)) if k not in layout.scales.values()]
         self.number = ELEMENTS[layout.number.name]
 
     def rule(self, rule: Callable[..., Any]) -> Callable[..., Any]:
@@ -54,11 +53,11 @@ class Storage:
     def advance(self, addresses: Sequence[int], i: int) -> tuple[int, ...]:
         moved = []
         for k, (address, dtype) in enumerate(zip(addresses, self.layout.dtypes, strict=True)):
-            moved.append(address + (i if k in self.fields else i // BLOCK) * dtype.itemsize)
+            moved.append(address + (i if k in self.layout.fields else i // BLOCK) * dtype.itemsize)
         return tuple(moved)
 
     def aligned(self, addresses: Sequence[int]) -> bool:
-        return all(addresses[k] % (self.lanes * self.layout.dtypes[k].itemsize) == 0 for k in self.fields)
+        return all(addresses[k] % (self.lanes * self.layout.dtypes[k].itemsize) == 0 for k in self.layout.fields)
 
     def _scale(self, scales: Sequence[Any], k: int) -> Any:
         return scales[self.scaled.index(k)] if k in self.scaled else None
@@ -67,7 +66,7 @@ class Storage:
         moved = self.advance(addresses, i)
         if lanes > 1 and not self.aligned(moved):
             raise RuntimeError("misaligned address: a device stops there")
-        columns = {k: view(moved[k], self.layout.dtypes[k], lanes) for k in self.fields}
+        columns = {k: view(moved[k], self.layout.dtypes[k], lanes) for k in self.layout.fields}
         rows = []
         for lane in range(lanes):
             row = []

@@ -18,7 +18,6 @@ from .. import _noise
 from .._codecs import ELEMENTS, INT32
 from .._layout import Layout
 from .._noise import INT64
-from .._scaled import BLOCK
 from .scales import read, scale_intrinsics, write
 
 
@@ -42,34 +41,27 @@ class Storage:
         row = types.UniTuple(compute, len(codecs))
         written = types.UniTuple(compute, len(codecs) - 1)
         addresses_type = types.UniTuple(types.uint64, len(dtypes))
-        scaled = list(layout.scales)
-        scales_type = types.UniTuple(types.uint32, len(scaled)) if scaled else types.Tuple(())
-
-        def place(builder, k, i):
-            return builder.udiv(i, INT64(BLOCK)) if k in layout.scales.values() else i
+        scales = len(layout.scales)
+        scales_type = types.UniTuple(types.uint32, scales) if scales else types.Tuple(())
 
         def moved(builder, addresses, i):
-            found = []
-            for k, dtype in enumerate(dtypes):
-                offset = builder.mul(place(builder, k, i), INT64(dtype.itemsize))
-                found.append(builder.add(builder.extract_value(addresses, k), offset))
-            return found
-
-        def scale_of(builder, scales, k):
-            return builder.extract_value(scales, scaled.index(k)) if k in scaled else None
+            rows = range(len(dtypes))
+            return [builder.add(builder.extract_value(addresses, k), layout.offset(builder, k, i)) for k in rows]
 
         def decode(context, builder, stored, scales):
             """Return the numbers of one element, of which `stored` has what lies in every array."""
             numbers = []
             for k, codec in enumerate(codecs):
                 parts = [stored[r] for r in layout.rows[k]]
-                numbers.append(codec.read(builder, parts, number, scale_of(builder, scales, k), careful=codec.scaled))
+                numbers.append(
+                    codec.read(builder, parts, number, layout.scale(builder, scales, k), careful=codec.scaled)
+                )
             return context.make_tuple(builder, row, numbers)
 
         def encode(builder, values, word, scales):
             """Yield the arrays of one element, and what to write there."""
             for k, codec in enumerate(codecs[1:], 1):
-                value, scale = builder.extract_value(values, k - 1), scale_of(builder, scales, k)
+                value, scale = builder.extract_value(values, k - 1), layout.scale(builder, scales, k)
                 parts = codec.write(builder, value, word, scale, careful=codec.scaled)
                 yield from zip(layout.rows[k], parts, strict=True)
 
@@ -106,15 +98,12 @@ class Storage:
         def aligned(typingctx, addresses):
             def codegen(context, builder, signature, args):
                 low = INT64(0)
-                for k, dtype in enumerate(dtypes):
-                    if k not in layout.scales.values():
-                        mask = INT64(lanes * dtype.itemsize - 1)
-                        low = builder.or_(low, builder.and_(builder.extract_value(args[0], k), mask))
+                for k in layout.fields:
+                    mask = INT64(lanes * dtypes[k].itemsize - 1)
+                    low = builder.or_(low, builder.and_(builder.extract_value(args[0], k), mask))
                 return builder.icmp_unsigned("==", low, INT64(0))
 
             return types.boolean(addresses_type), codegen
-
-        fields = [k for k in range(len(dtypes)) if k not in layout.scales.values()]
 
         def loads(width):
             result = types.UniTuple(row, width)
@@ -124,7 +113,7 @@ class Storage:
                 def codegen(context, builder, signature, args):
                     here = moved(builder, args[0], args[1])
                     columns = {}
-                    for k in fields:
+                    for k in layout.fields:
                         kind = ir.VectorType(elements[k], width) if width > 1 else elements[k]
                         columns[k] = read(builder, here[k], kind, INT64(0), width * dtypes[k].itemsize)
                     rows = []
@@ -175,7 +164,9 @@ class Storage:
                     i = builder.add(args[1], INT64(lane))
                     i = builder.select(builder.icmp_signed("<", i, last), i, last)
                     here = moved(builder, args[0], i)
-                    stored = {k: read(builder, here[k], elements[k], INT64(0), dtypes[k].itemsize) for k in fields}
+                    stored = {
+                        k: read(builder, here[k], elements[k], INT64(0), dtypes[k].itemsize) for k in layout.fields
+                    }
                     rows.append(decode(context, builder, stored, args[3]))
                 return context.make_tuple(builder, result, rows)
 

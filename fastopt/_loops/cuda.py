@@ -26,13 +26,16 @@ def _for_four(rule):
     return lambda s, rows: (rule(s, *rows[0]), rule(s, *rows[1]), rule(s, *rows[2]), rule(s, *rows[3]))
 
 
-# What is in shared memory, as a tuple, by the number of scales.
-_TOGETHER = {
-    1: lambda shared: (shared[0], shared[1]),
-    2: lambda shared: (shared[0], shared[1], shared[2], shared[3]),
-    3: lambda shared: (shared[0], shared[1], shared[2], shared[3], shared[4], shared[5]),
-}
 _UNROLLED = {1: _for_one, 2: _for_two, 4: _for_four}
+
+
+def _together(memory, count):
+    """Return the function that makes a tuple of `count` entries of shared memory."""
+    last = count - 1
+    if last == 0:
+        return memory.rule(lambda shared: (shared[0],))
+    others = _together(memory, last)
+    return memory.rule(lambda shared: (*others(shared), shared[last]))
 
 
 def make_sweep(rule: Callable[..., Any], memory: Any, lanes: int, scales: int, on_device: bool) -> Callable[..., None]:
@@ -111,7 +114,7 @@ def make_sweep(rule: Callable[..., Any], memory: Any, lanes: int, scales: int, o
 
     if not scales:
         return sweep
-    together = memory.rule(_TOGETHER[scales])
+    together = _together(memory, room)
     return sweep_blocks
 
 
