@@ -10,16 +10,13 @@ import pytest
 from fastopt import _compile
 from fastopt._optimizer import registry
 
-from .cases import CASES, name_of
+from .cases import CASES, name_of, slow_operations
 
 features = llvm.get_host_cpu_features()
 pytestmark = pytest.mark.skipif(
     platform.machine() not in ("x86_64", "AMD64") or not features.get("avx2"),
     reason="reads x86-64 assembly with AVX2",
 )
-
-# Adam, AdamW and RMSprop have a root and a quotient.
-ROOTED = ("Adam", "AdamW", "RMSprop")
 
 
 def assembly(case, dtype, parallel, monkeypatch):
@@ -51,8 +48,7 @@ def test_the_loop_is_packed(case, dtype, packed, scalar, monkeypatch):
         lines, rf"v(mul|add|sub|fn?m(add|sub)\d+){packed}", "%ymm"
     )
     assert wide > 0
-    roots = [count(lines, f"v{op}{packed}") for op in ("sqrt", "div")]
-    assert (min(roots) > 0) == (case[0] in ROOTED), roots
+    assert {op: count(lines, f"v{op}{packed}") > 0 for op in ("sqrt", "div")} == slow_operations(case[0])
     # One scalar remainder and no second version of the loop for arrays that might overlap.
     assert count(lines, f"vsqrt{scalar}") <= 1
     assert count(lines, f"vdiv{scalar}") <= 1

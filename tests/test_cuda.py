@@ -17,7 +17,7 @@ from fastopt import _compile
 from fastopt._cuda import toolchain
 from fastopt._optimizer import registry
 
-from .cases import CASES, name_of
+from .cases import CASES, name_of, slow_operations
 from .simulated.device import Device, Packed
 
 HERE = Path(__file__).parent
@@ -152,9 +152,8 @@ def test_the_sweep(case, dtype, capability, compile_for, tmp_path):
         assert not [op for op in found if op.startswith(("call", "ld.local", "st.local"))]
         if dtype == "float32":
             assert ".f64" not in ptx
-        rooted = name in ("Adam", "AdamW", "RMSprop")
-        for op in ("sqrt", "div"):
-            assert found[f"{op}.rn.f{bits}"] == (lanes + 1 if rooted else 0), op  # rounded as IEEE 754 says
+        for op, there in slow_operations(name).items():
+            assert found[f"{op}.rn.f{bits}"] == (lanes + 1 if there else 0), op  # rounded as IEEE 754 says
         registers, stack, spills = assemble(ptx, capability, tmp_path)
         assert (stack, spills) == (0, 0)
         assert registers <= (
