@@ -70,26 +70,37 @@ def peaks(typingctx, so_far, values, layout):
 @intrinsic(prefer_literal=True)
 def no_peaks(typingctx, layout):
     """Return the peaks of no number at all."""
-    arrays = layout_of(layout.literal_value)
-    result = ints(len(arrays.scales))
+    return _zeros(layout, 1)
+
+
+@intrinsic(prefer_literal=True)
+def no_finite_peaks(typingctx, layout):
+    """Return the finite peaks of no number at all."""
+    return _zeros(layout, 2)
+
+
+def _zeros(layout: Any, each: int) -> Any:
+    count = each * len(layout_of(layout.literal_value).scales)
+    result = ints(count)
 
     def codegen(context, builder, signature, args):
-        return context.make_tuple(builder, result, [INT32(0) for _ in arrays.scales])
+        return context.make_tuple(builder, result, [INT32(0)] * count)
 
     return result(layout), codegen
 
 
 @intrinsic(prefer_literal=True)
 def finite_peaks(typingctx, addresses, i, peaks, layout):
-    """Return the same of the new numbers that are kept, if they are finite."""
+    """Return the largest absolute value of each codec's finite new numbers, which are kept, and whether all are."""
     arrays = layout_of(layout.literal_value)
 
     def codegen(context, builder, signature, args):
         memory = Memory(builder, args[0], arrays)
-        found = []
+        found: list[Any] = []
         for place, k in enumerate(arrays.scales):
             value = memory.load(memory.scratch(k), args[1])
-            found.append(arrays.scaled[k].finite_peak(builder, value, builder.extract_value(args[2], place)))
+            so_far = (builder.extract_value(args[2], 2 * place + n) for n in (0, 1))
+            found += arrays.scaled[k].finite_peak(builder, value, *so_far)
         return context.make_tuple(builder, peaks, found)
 
     return peaks(addresses, types.intp, peaks, layout), codegen
@@ -123,15 +134,16 @@ def _any(layout: Any, scales: Any, peaks: Any, question: str) -> Any:
 
 @intrinsic(prefer_literal=True)
 def rescale(typingctx, addresses, scales, peaks, layout):
-    """Write the scales that a block with these peaks needs, and return them."""
+    """Write the scales that a block with these finite peaks needs, and return them."""
     arrays = layout_of(layout.literal_value)
 
     def codegen(context, builder, signature, args):
         memory = Memory(builder, args[0], arrays)
         found = []
         for place, (k, row) in enumerate(arrays.scales.items()):
-            old, peak = (builder.extract_value(args[n], place) for n in (1, 2))
-            found.append(arrays.scaled[k].rescale(builder, old, peak))
+            old = builder.extract_value(args[1], place)
+            peak = (builder.extract_value(args[2], 2 * place + n) for n in (0, 1))
+            found.append(arrays.scaled[k].rescale(builder, old, *peak))
             memory.store(builder.trunc(found[-1], INT16), row, INT64(0))
         return context.make_tuple(builder, scales, found)
 

@@ -28,6 +28,8 @@ from ._method import Packer
 CHUNK = 1 << 13
 # What a chunk costs besides its elements, in elements: an empty chunk takes about 10 ns.
 _CHUNK_COST = 64
+#: Bytes of a page of memory, and of one for large arrays.
+PAGE, LARGE_PAGE = 1 << 12, 1 << 21
 
 
 def chunks_of(sizes: Sequence[int], longest: int = CHUNK) -> tuple[Array, Array]:
@@ -55,16 +57,18 @@ def allocate(like: Array, index: int, count: int, dtype: np.dtype[Any], length: 
 
     With `length` they are that many, in one dimension.
 
-    Large arrays start at the same place of a page, nearly always. Streams at equal places compete for the
-    same few lines of the first-level cache, and on some processors evict each other before a line is used
-    up: 2^25 float32 elements on an AMD Zen 4 took 24 ms a step with NumPy's placement and 9 ms with the
-    states moved apart by a fraction of a page, which is what is done here.
+    Large arrays start at the same place of a page, nearly always, and those of 2^k elements at a distance of nearly
+    2^k bytes. Streams at equal places compete for the same few lines of the first-level cache, and on some processors
+    evict each other before a line is used up: 2^25 float32 elements on an AMD Zen 4 took 24 ms a step with NumPy's
+    placement and 9 ms with the states moved apart by a fraction of a page. Streams a power of two apart compete in
+    other tables, too, so that large states are moved apart by many pages as well.
     """
-    page = 4096
-    place = (like.ctypes.data + (index + 1) * page // (count + 1)) // 64 * 64
+    span = LARGE_PAGE if like.nbytes >= 2 * LARGE_PAGE else PAGE
+    pages = (index + 1) * (span // PAGE) // (count + 1)
+    place = (like.ctypes.data + pages * PAGE + (index + 1) * PAGE // (count + 1)) // 64 * 64
     nbytes = (like.size if length is None else length) * dtype.itemsize
-    buffer = np.zeros(nbytes + page, np.uint8)
-    start = (place - buffer.ctypes.data) % page
+    buffer = np.zeros(nbytes + span, np.uint8)
+    start = (place - buffer.ctypes.data) % span
     flat = buffer[start : start + nbytes].view(dtype)
     if length is not None:
         return flat

@@ -87,14 +87,13 @@ class Scaled8(Codec):
         size = b.and_(bits, MAGNITUDE) if self._signed else bits
         return b.select(b.icmp_unsigned(">", size, so_far), size, so_far)
 
-    def finite_peak(self, b: Any, value: Any, so_far: Any) -> Any:
-        """Return the same of finite numbers; bit 31 is set after one that is not."""
+    def finite_peak(self, b: Any, value: Any, peak: Any, infinite: Any) -> tuple[Any, Any]:
+        """Return the same of finite numbers, and 1 after one that is not, else 0."""
         size = b.and_(b.bitcast(value, INT32), MAGNITUDE)
-        infinite = b.icmp_unsigned(">=", size, INFINITE)
-        size = b.select(infinite, INT32(0), size)
-        before = b.and_(so_far, MAGNITUDE)
-        peak = b.select(b.icmp_unsigned(">", size, before), size, before)
-        return b.or_(b.or_(peak, b.and_(so_far, INT32(0x80000000))), b.shl(b.zext(infinite, INT32), INT32(31)))
+        beyond = b.icmp_unsigned(">=", size, INFINITE)
+        size = b.select(beyond, INT32(0), size)
+        peak = b.select(b.icmp_unsigned(">", size, peak), size, peak)
+        return peak, b.or_(infinite, b.zext(beyond, INT32))
 
     def _needed(self, b: Any, peak: Any) -> Any:
         """Return the least scale for a block with this peak."""
@@ -108,13 +107,13 @@ class Scaled8(Codec):
         spare = b.sub(scale, self._needed(b, peak))  # very large if the scale is too small, or marked
         return b.or_(b.icmp_unsigned(">=", spare, INT32(4)), b.icmp_unsigned(">=", peak, INFINITE))
 
-    def rescale(self, b: Any, scale: Any, peak: Any) -> Any:
-        """Return the scale for a block with this peak, of :meth:`finite_peak`."""
-        needed = self._needed(b, b.and_(peak, MAGNITUDE))
+    def rescale(self, b: Any, scale: Any, peak: Any, infinite: Any) -> Any:
+        """Return the scale for a block with these, of :meth:`finite_peak`."""
+        needed = self._needed(b, peak)
         before = b.and_(scale, INT32(0xFF))
         keeps = b.icmp_unsigned("<", b.sub(before, needed), INT32(4))
         wider = b.add(needed, INT32(1))
-        return b.or_(b.select(keeps, before, wider), b.lshr(b.and_(peak, INT32(0x80000000)), INT32(23)))
+        return b.or_(b.select(keeps, before, wider), b.shl(infinite, INT32(8)))
 
     def marked(self, b: Any, scale: Any) -> Any:
         """Say whether a block has codes for what is not finite."""

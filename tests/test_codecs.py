@@ -168,10 +168,10 @@ class TestScaled8:
 
     @staticmethod
     def scale(name, numbers, before=0):
-        peak = value(np.uint32(0))
+        peak = (value(np.uint32(0)), value(np.uint32(0)))
         for number in np.asarray(numbers, np.float32):
-            peak = CODECS[name].finite_peak(B, value(number), peak)
-        return int(CODECS[name].rescale(B, value(np.uint32(before)), peak).array)
+            peak = CODECS[name].finite_peak(B, value(number), *peak)
+        return int(CODECS[name].rescale(B, value(np.uint32(before)), *peak).array)
 
     @pytest.mark.parametrize("name", ["int8", "uint8"])
     def test_every_code_goes_back_to_itself(self, name):

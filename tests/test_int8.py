@@ -1,5 +1,9 @@
 """8-bit states in whole steps: held to the oracle, to their block, to what float32 states do."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -129,3 +133,24 @@ def test_squares_are_the_states_that_are_never_negative():
             opt.step(random(500, F32, step))
         seen = {name for name, a in opt.state.items() if (a >= 0).all()}
         assert seen == set(opt.squares) & set(opt.state), name_of(case)
+
+
+_VECTORIZED = """
+import sys
+import llvmlite.binding
+
+llvmlite.binding.set_option("", "-pass-remarks=loop-vectorize")
+from fastopt import _compile
+from fastopt._optimizer import registry
+
+_compile.sweep(registry["Adam"].with_hyperparameters().spec(tuple(sys.argv[1].split())), False)
+"""
+
+
+@pytest.mark.parametrize("codecs", ["float32 float32 int8 uint8", "bfloat16 bfloat16-split8 int8 uint8"])
+def test_every_loop_over_a_block_is_packed(codecs, tmp_path):
+    """The update with and without marked blocks, the search for the peak and the second writing."""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", _VECTORIZED, codecs]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    assert (done.stdout + done.stderr).count(": vectorized loop") == 4

@@ -57,13 +57,13 @@ def scale_intrinsics(layout: Layout, lanes: int) -> tuple[Any, Any, Any, Any]:
     @intrinsic
     def peaks(typingctx, values):
         def codegen(context, builder, signature, args):
-            found = []
+            found: list[Any] = []
             for k in scaled:
-                peak = INT32(0)
+                peak: tuple[Any, Any] = (INT32(0), INT32(0))
                 for lane in range(lanes):
                     value = builder.extract_value(args[0], [lane, k - 1])
-                    peak = layout.scaled[k].finite_peak(builder, value, peak)
-                found += [builder.and_(peak, INT32(0x7FFFFFFF)), builder.lshr(peak, INT32(31))]
+                    peak = layout.scaled[k].finite_peak(builder, value, *peak)
+                found += peak
             return context.make_tuple(builder, peaks_type, found)
 
         return peaks_type(values), codegen
@@ -73,9 +73,8 @@ def scale_intrinsics(layout: Layout, lanes: int) -> tuple[Any, Any, Any, Any]:
         def codegen(context, builder, signature, args):
             found = []
             for at, k in enumerate(scaled):
-                size, mark = (builder.extract_value(args[1], 2 * at + n) for n in (0, 1))
-                peak = builder.or_(size, builder.shl(mark, INT32(31)))
-                found.append(layout.scaled[k].rescale(builder, builder.extract_value(args[0], at), peak))
+                peak = (builder.extract_value(args[1], 2 * at + n) for n in (0, 1))
+                found.append(layout.scaled[k].rescale(builder, builder.extract_value(args[0], at), *peak))
             return context.make_tuple(builder, scales_type, found)
 
         return scales_type(scales_type, peaks), codegen

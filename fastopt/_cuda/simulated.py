@@ -126,16 +126,18 @@ class Storage:
     def peaks(self, values: Sequence[Any]) -> tuple[int, ...]:
         found: list[int] = []
         for k in self.scaled:
-            peak = value(np.uint32(0))
+            peak = (value(np.uint32(0)), value(np.uint32(0)))
             for row in values:
-                peak = self.layout.scaled[k].finite_peak(Builder(), value(row[k - 1]), peak)
-            found += [int(peak.array) & 0x7FFFFFFF, int(peak.array) >> 31]
+                peak = self.layout.scaled[k].finite_peak(Builder(), value(row[k - 1]), *peak)
+            found += [int(part.array) for part in peak]
         return tuple(found)
 
     def rescale(self, scales: Sequence[Any], peaks: Sequence[int]) -> tuple[Any, ...]:
-        joined = (int(peaks[2 * at]) | int(peaks[2 * at + 1]) << 31 for at in range(len(self.scaled)))
-        pairs = zip(self.scaled, scales, joined, strict=True)
-        return tuple(self.layout.scaled[k].rescale(Builder(), s, value(np.uint32(peak))) for k, s, peak in pairs)
+        found = []
+        for at, (k, scale) in enumerate(zip(self.scaled, scales, strict=True)):
+            peak = (value(np.uint32(int(peaks[2 * at + n]))) for n in (0, 1))
+            found.append(self.layout.scaled[k].rescale(Builder(), scale, *peak))
+        return tuple(found)
 
     def noise(self, seed: int, step: int, tensor: int, start: int) -> Any:
         return self.noise_at(key(Builder(), *(value(np.int64(n)) for n in (seed, step, tensor, start))), start)

@@ -67,7 +67,7 @@ def make_run(rule: Callable[..., Any], layout: str) -> Callable[..., None]:
 
     @register_jitable
     def settle(addresses, n, noise, scales):
-        peaks = blocks.no_peaks(layout)
+        peaks = blocks.no_finite_peaks(layout)
         for i in range(n):
             peaks = blocks.finite_peaks(addresses, i, peaks, layout)
         scales = blocks.rescale(addresses, scales, peaks, layout)
