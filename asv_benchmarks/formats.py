@@ -1,8 +1,9 @@
 """Measure Adam in fewer bytes beside PyTorch's fused float32 Adam at 2^26 elements; needs the extra `peers`.
 
-All in turn in one process; ratios are medians over the rounds. Each has two sets of arrays and counts with the better
-one: where arrays lie in memory makes up to a third of difference here. Memory is what the process holds more, from
-before an optimizer and its arrays were made to after its second step.
+All in turn in one process; ratios are medians over the rounds. Parameters and gradients, PyTorch's as ours, lie at
+different places of a page, and each optimizer has two sets of arrays and counts with the better one: where arrays lie
+makes up to a third of difference here (docs/performance.md). Memory is what the process holds more, from before an
+optimizer and its arrays were made to after its second step.
 """
 
 from __future__ import annotations
@@ -49,10 +50,22 @@ def resident() -> int:
     return pages * 4096
 
 
+def params_and_grads(size: int, rng: np.random.Generator, kind: Any) -> tuple[Any, Any]:
+    """Return both, half a page apart, in lines of the cache from the beginning."""
+    made = []
+    for place, numbers in ((0, rng.random(size, np.float32)), (2048, rng.standard_normal(size, np.float32))):
+        buffer = np.empty(size * np.dtype(kind).itemsize + 4096, np.uint8)
+        start = (place - buffer.ctypes.data) % 4096
+        made.append(buffer[start : start + buffer.size - 4096].view(kind))
+        made[-1][:] = numbers
+    return made[0], made[1]
+
+
 def rival(size: int, rng: np.random.Generator) -> tuple[Callable[[], object], float]:
     before = resident()
-    tensor = torch.from_numpy(rng.random(size, np.float32)).requires_grad_()
-    tensor.grad = torch.from_numpy(rng.standard_normal(size, np.float32))
+    params, grads = params_and_grads(size, rng, np.float32)
+    tensor = torch.from_numpy(params).requires_grad_()
+    tensor.grad = torch.from_numpy(grads)
     step = torch.optim.Adam([tensor], fused=True).step
     for _ in range(2):
         step()
@@ -61,14 +74,14 @@ def rival(size: int, rng: np.random.Generator) -> tuple[Callable[[], object], fl
 
 def ours(size: int, rng: np.random.Generator, kind: Any, kwargs: dict[str, Any]) -> tuple[Any, float, float]:
     before = resident()
-    arrays = [rng.random(size, np.float32).astype(kind), rng.standard_normal(size, np.float32).astype(kind)]
-    optimizer = fastopt.Adam(arrays[0], **kwargs)
-    optimizer.bind(arrays[1])
+    params, grads = params_and_grads(size, rng, kind)
+    optimizer = fastopt.Adam(params, **kwargs)
+    optimizer.bind(grads)
     for _ in range(2):
         optimizer.step()
     held = (resident() - before) / size
     states = sum(a.nbytes for row in optimizer._states.values() for a in row if a is not None)
-    return optimizer, held, (3 * arrays[0].nbytes + 2 * states) / size
+    return optimizer, held, (3 * params.nbytes + 2 * states) / size
 
 
 def main() -> None:
