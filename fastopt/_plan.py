@@ -61,9 +61,9 @@ def allocate(like: Array, index: int, count: int, dtype: np.dtype[Any], length: 
     2^k bytes. Streams at equal places compete for the same few lines of the first-level cache, and on some processors
     evict each other before a line is used up: 2^25 float32 elements on an AMD Zen 4 took 24 ms a step with NumPy's
     placement and 9 ms with the states moved apart by a fraction of a page. Streams a power of two apart compete in
-    other tables, too, so that large states are moved apart by many pages as well.
+    other tables, too, so that states of 64 MiB and more, in which that is little, are moved apart by many pages as well.
     """
-    span = LARGE_PAGE if like.nbytes >= 2 * LARGE_PAGE else PAGE
+    span = LARGE_PAGE if like.nbytes >= 32 * LARGE_PAGE else PAGE
     pages = (index + 1) * (span // PAGE) // (count + 1)
     place = (like.ctypes.data + pages * PAGE + (index + 1) * PAGE // (count + 1)) // 64 * 64
     nbytes = (like.size if length is None else length) * dtype.itemsize
