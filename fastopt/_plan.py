@@ -61,7 +61,7 @@ def allocate(like: Array, index: int, count: int, dtype: np.dtype[Any], length: 
     2^k bytes. Streams at equal places compete for the same few lines of the first-level cache, and on some processors
     evict each other before a line is used up: 2^25 float32 elements on an AMD Zen 4 took 24 ms a step with NumPy's
     placement and 9 ms with the states moved apart by a fraction of a page. Streams a power of two apart compete in
-    other tables, too, so that states of 64 MiB and more, in which that is little, are moved apart by many pages as well.
+    other tables, too: from 64 MiB on, of which that is little, states are moved apart by many pages as well.
     """
     span = LARGE_PAGE if like.nbytes >= 32 * LARGE_PAGE else PAGE
     pages = (index + 1) * (span // PAGE) // (count + 1)
