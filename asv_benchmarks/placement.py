@@ -16,7 +16,7 @@ from fastopt import _measure
 
 SIZE = 2**24
 PAGE, MIB = 1 << 12, 1 << 20
-#: Distances in bytes, beyond the 64 MiB that the parameters take.
+#: Distances in bytes; the parameters take 64 MiB.
 DISTANCES = {
     "128 MiB and 1.5 pages": 128 * MIB + PAGE * 3 // 2,
     "128 MiB": 128 * MIB,
