@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+from numba.extending import register_jitable
 
 from . import _compile, _threads
 from ._optimizer import Optimizer
@@ -85,11 +86,8 @@ def _make_stream(states: int) -> Callable[..., Any]:
     """Return a rule that does nothing but move the bytes of an optimizer with `states` states."""
     if states == 0:
         return lambda s, g, p: (p + s[0] * g,)
-    if states == 1:
-        return lambda s, g, p, a: (p + s[0] * g, a + s[0] * g)
-    if states == 2:
-        return lambda s, g, p, a, b: (p + s[0] * g, a + s[0] * g, b + s[0] * g)
-    return lambda s, g, p, a, b, c: (p + s[0] * g, a + s[0] * g, b + s[0] * g, c + s[0] * g)
+    others = register_jitable(_make_stream(states - 1))
+    return lambda s, g, p, *rest: (*others(s, g, p, *rest[:-1]), rest[-1] + s[0] * g)
 
 
 def stream(group: Group) -> Callable[[], None]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastopt import _cli
+from fastopt import _cli, _compile, _measure, _plan
 from fastopt._bench import cli, peers, run
 
 from . import oracles
@@ -76,6 +76,16 @@ def test_a_wrong_rival_shows(monkeypatch, capsys):
     monkeypatch.setitem(peers.PEERS, "NumPy", wrong)
     assert _cli.main(QUICK) == 1
     assert "WRONG" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("states", range(5))
+def test_streaming_reads_and_writes_every_array(states):
+    arrays = [np.full(1000, k + 1, np.float32) for k in range(2 + states)]
+    spec = _compile.Spec(_measure._make_stream(states), 1, ("float32",) * len(arrays))
+    table = np.array([[a.ctypes.data] for a in arrays], np.uint64)
+    _compile.sweep(spec, False)(table, *_plan.chunks_of([1000]), np.full(1, 0.5, np.float32), 0, 0)
+    for k, array in enumerate(arrays):
+        assert (array == k + 1 + 0.5 * (k > 0)).all()
 
 
 def test_a_missing_rival_is_named(monkeypatch, capsys):
