@@ -50,16 +50,16 @@ def decode(optimizer: Optimizer, name: str) -> list[Array]:
         raise ValueError(f"name must be one of {', '.join(('params', *names))}; got {name!r}")
     found = []
     for t, array in enumerate(optimizer._arrays):
-        codecs = optimizer._codecs[t]
-        place = 0 if name == "params" else 1 + names.index(name)
-        codec = CODECS[codecs[place]]
-        rows = [optimizer._states[n][t] for n in (rows_of(codecs[0]) if place == 0 else (name,))]
-        stored = [a for a in ([array, *rows] if place == 0 else rows) if a is not None]
-        flat = [value(raw(gpu.copy(a)).ravel(order="A")) for a in stored]
+        param, *states = optimizer._codecs[t]
+        if name == "params":
+            codec, stored = CODECS[param], [array, *(optimizer._states[row][t] for row in rows_of(param))]
+        else:
+            codec, stored = CODECS[states[names.index(name)]], [optimizer._states[name][t]]
+        flat = [value(raw(gpu.copy(a)).ravel(order="A")) for a in stored if a is not None]
         scale = None
         if isinstance(codec, Scaled8) and (scales := optimizer._states[f"{name}_scale"][t]) is not None:
             scale = value(codec.spread(gpu.copy(scales), array.size))
-        number = ELEMENTS[number_of(codecs[0])]
+        number = ELEMENTS[number_of(param)]
         numbers = codec.read(Builder(), flat, number, scale, careful=True).array
         found.append(numbers.reshape(array.shape, order="C" if array.flags.c_contiguous else "F"))
     return found

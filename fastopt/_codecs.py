@@ -2,7 +2,7 @@
 
 A codec says what is stored of each number, and how one becomes the other, in the operations of an LLVM IR builder. The
 CPU (:mod:`fastopt._storage`) and the GPU (:mod:`fastopt._cuda.storage`) hand in their builder;
-:class:`fastopt._cuda.simulated.Builder` computes at once, in NumPy.
+:class:`fastopt._evaluate.Builder` computes at once, in NumPy.
 
 Numbers are float32 in between, float64 for parameters in float64. `word` is 32 random bits for the formats that are
 rounded at random: up as often as a number is near to the one above, so that a mean is kept exactly. Rounded to the

@@ -75,6 +75,7 @@ class Builder:
     """What codecs use of a builder."""
 
     add, sub, mul = _binary(np.add), _binary(np.subtract), _binary(np.multiply)
+    udiv = _binary(np.floor_divide)
     and_, or_, xor = _binary(np.bitwise_and), _binary(np.bitwise_or), _binary(np.bitwise_xor)
     shl, lshr = _binary(np.left_shift), _binary(np.right_shift)
     fadd, fsub, fmul = _binary(np.add), _binary(np.subtract), _binary(np.multiply)
@@ -104,8 +105,9 @@ class Builder:
     def icmp_signed(self, operator: str, a: Any, b: Any) -> Value:
         return Value(_COMPARISONS[operator](_signed(a), _signed(b)), ir.IntType(1))
 
-    fcmp_ordered = icmp_unsigned
-
     def fcmp_unordered(self, operator: str, a: Any, b: Any) -> Value:
         assert operator == "uno"
         return Value(np.isnan(_of(a)) | np.isnan(_of(b)), ir.IntType(1))
+
+    def extract_value(self, values: Any, index: int) -> Any:
+        return values[index]

@@ -112,10 +112,10 @@ def update_arrays(
     if stream is not None:
         raise TypeError(f"p is on the CPU, where an update takes no stream; got {stream!r}")
     try:
-        found = _KINDS.get((rounding, *[id(a.dtype) for a in arrays]))
+        found = _KINDS.get((rounding, *[a.dtype for a in arrays]))
     except AttributeError:  # no arrays
         found = None
-    codecs, number, kinds, _ = found or _codecs_of(arrays, names, rounding)
+    codecs, number, kinds = found or _codecs_of(arrays, names, rounding)
     step = _step_for(codecs, step)
     spec = method.spec(codecs)
     scalars = Packer(spec.scalars, number)
@@ -134,13 +134,13 @@ def update_arrays(
         _threads.launch(spec, p.size, (table, *_cached_chunks((p.size,)), scalars.array, seed, step))
 
 
-# By the identities of the dtypes, which NumPy has one object of each; those here are kept alive.
-_Kind = tuple[tuple[str, ...], np.dtype[Any], Array, list[Any]]
+_Kind = tuple[tuple[str, ...], np.dtype[Any], Array]
+#: By the rounding and the dtypes.
 _KINDS: dict[tuple[Any, ...], _Kind] = {}
 
 
 def _codecs_of(arrays: Sequence[Any], names: Sequence[str], rounding: str) -> _Kind:
-    """Check arrays closely; return the codecs for their dtypes, the dtype of the arithmetic, `kinds`, and the dtypes.
+    """Check arrays closely; return the codecs for their dtypes, the dtype of the arithmetic, and `kinds`.
 
     `kinds` is what :func:`fastopt._loops.cpu.make_direct` calls so.
     """
@@ -156,7 +156,7 @@ def _codecs_of(arrays: Sequence[Any], names: Sequence[str], rounding: str) -> _K
             raise TypeError(f"{name} must have one of the dtypes {allowed} beside {formats[1]}; got {array.dtype}")
     states = [state_codec(name, formats[1], square=False) for name in formats[2:]]
     kinds = np.array([[d.num for d in dtypes], [d.itemsize for d in dtypes]], np.int64)
-    found = _KINDS[(rounding, *map(id, dtypes))] = ((formats[0], param, *states), np.dtype(number), kinds, dtypes)
+    found = _KINDS[(rounding, *dtypes)] = ((formats[0], param, *states), np.dtype(number), kinds)
     return found
 
 

@@ -184,9 +184,9 @@ class Optimizer(Method):
         Parameters
         ----------
         grads : ndarray, sequence or mapping, optional
-            The gradients, arranged as `params`; each of the shape, dtype and memory order of its
-            parameter, none sharing memory with any other array of the step. Without it, the gradients that
-            :meth:`bind` was given.
+            The gradients, arranged as `params`; each of the shape and memory order of its parameter, in any of the
+            dtypes of `params` that is not wider than the arithmetic, those of parameters of one dtype in one. None
+            shares memory with any other array of the step. Without it, the gradients that :meth:`bind` was given.
         stream : object, optional
             For arrays on a GPU, which the step does not wait for: a stream of PyTorch, CuPy or Numba, anything with
             ``__cuda_stream__``, or a handle; without it, the one that the library of `params` uses now.
@@ -249,8 +249,8 @@ class Optimizer(Method):
         Returns
         -------
         dict
-            ``optimizer``, ``step``, every hyperparameter by name, and the states: ``m`` for a single array,
-            ``m/0`` or ``m/name`` for a sequence or a mapping.
+            ``optimizer``, ``step``, ``seed``, every hyperparameter by name, and all arrays of :attr:`state`: ``m``
+            for a single array, ``m/0`` or ``m/name`` for a sequence or a mapping.
         """
         return _checkpoint.save(self)
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import fastopt
+from fastopt import _functions
 from fastopt._optimizer import registry
 
 from .cases import CASES, assert_same_bits, call, every_case, every_dtype, make, random
@@ -138,3 +139,13 @@ def test_signatures(name):
     assert list(of_function)[: 2 + len(cls.states)] == ["p", "g", *cls.states]
     assert function.__name__ == name.lower()
     assert function.__module__ == cls.__module__
+
+
+def test_what_is_kept_by_dtype_does_not_grow():
+    """An unpickled array has a dtype of its own."""
+    p = np.ones(5, np.float32)
+    fastopt.gd(p, np.ones(5, np.float32))
+    before = len(_functions._KINDS)
+    for _ in range(3):
+        fastopt.gd(p, np.ones(5, np.dtype(np.float32, copy=True)))
+    assert len(_functions._KINDS) == before

@@ -13,7 +13,8 @@ from .._codecs import ELEMENTS
 from .._evaluate import Builder, value
 from .._layout import Layout
 from .._noise import following, key, noise
-from .._scaled import BLOCK
+
+_B = Builder()
 
 
 def view(address: int, dtype: np.dtype[Any], count: int) -> Array:
@@ -51,48 +52,46 @@ class Storage:
         return tuple(_int64(chunks + 24 * c, 3))
 
     def advance(self, addresses: Sequence[int], i: int) -> tuple[int, ...]:
-        moved = []
-        for k, (address, dtype) in enumerate(zip(addresses, self.layout.dtypes, strict=True)):
-            moved.append(address + (i if k in self.layout.fields else i // BLOCK) * dtype.itemsize)
-        return tuple(moved)
+        element = value(np.uint64(i))
+        return tuple(a + int(self.layout.offset(_B, k, element).array) for k, a in enumerate(addresses))
 
     def aligned(self, addresses: Sequence[int]) -> bool:
         return all(addresses[k] % (self.lanes * self.layout.dtypes[k].itemsize) == 0 for k in self.layout.fields)
 
-    def _scale(self, scales: Sequence[Any], k: int) -> Any:
-        return scales[self.scaled.index(k)] if k in self.scaled else None
-
-    def _load(self, addresses: Sequence[int], i: int, lanes: int, scales: Sequence[Any]) -> tuple[Any, ...]:
+    def _at(self, addresses: Sequence[int], i: int, lanes: int) -> tuple[int, ...]:
         moved = self.advance(addresses, i)
         if lanes > 1 and not self.aligned(moved):
             raise RuntimeError("misaligned address: a device stops there")
+        return moved
+
+    def _load(self, addresses: Sequence[int], i: int, lanes: int, scales: Sequence[Any]) -> tuple[Any, ...]:
+        moved = self._at(addresses, i, lanes)
         columns = {k: view(moved[k], self.layout.dtypes[k], lanes) for k in self.layout.fields}
         rows = []
         for lane in range(lanes):
             row = []
             for k, codec in enumerate(self.layout.codecs):
                 parts = [value(columns[r][lane]) for r in self.layout.rows[k]]
-                number = codec.read(Builder(), parts, self.number, self._scale(scales, k), careful=codec.scaled)
-                row.append(number.array[()])
+                scale = self.layout.scale(_B, scales, k)
+                row.append(codec.read(_B, parts, self.number, scale, careful=codec.scaled).array[()])
             rows.append(tuple(row))
         return tuple(rows)
 
     def _store(
         self, addresses: Sequence[int], i: int, values: Sequence[Any], word: Any, scales: Sequence[Any], lanes: int
     ) -> None:
-        moved = self.advance(addresses, i)
-        if lanes > 1 and not self.aligned(moved):
-            raise RuntimeError("misaligned address: a device stops there")
+        moved = self._at(addresses, i, lanes)
         for lane in range(lanes):
             for k, codec in enumerate(self.layout.codecs[1:], 1):
                 new = values[lane][k - 1]
                 if new.dtype != self.layout.number:
                     raise TypeError(f"a rule returned {new.dtype} where it computes with {self.layout.number}")
-                parts = codec.write(Builder(), value(new), word, self._scale(scales, k), careful=codec.scaled)
+                scale = self.layout.scale(_B, scales, k)
+                parts = codec.write(_B, value(new), word, scale, careful=codec.scaled)
                 for r, part in zip(self.layout.rows[k], parts, strict=True):
                     dtype = self.layout.dtypes[r]
                     view(moved[r], dtype, lanes)[lane] = part.array.view(dtype)
-            word = following(Builder(), word)
+            word = following(_B, word)
 
     def load_one(self, addresses: Sequence[int], i: int, scales: Any) -> tuple[Any, ...]:
         return self._load(addresses, i, 1, scales)
@@ -113,7 +112,7 @@ class Storage:
         for lane in range(self.lanes):
             if i + lane < n:
                 self._store(addresses, i + lane, values[lane : lane + 1], word, scales, 1)
-            word = following(Builder(), word)
+            word = following(_B, word)
 
     def scales(self, addresses: Sequence[int]) -> tuple[Any, ...]:
         stored = (view(addresses[k], self.layout.dtypes[k], 1)[0] for k in self.layout.scales.values())
@@ -128,7 +127,7 @@ class Storage:
         for k in self.scaled:
             peak = (value(np.uint32(0)), value(np.uint32(0)))
             for row in values:
-                peak = self.layout.scaled[k].finite_peak(Builder(), value(row[k - 1]), *peak)
+                peak = self.layout.scaled[k].finite_peak(_B, value(row[k - 1]), *peak)
             found += [int(part.array) for part in peak]
         return tuple(found)
 
@@ -136,14 +135,14 @@ class Storage:
         found = []
         for at, (k, scale) in enumerate(zip(self.scaled, scales, strict=True)):
             peak = (value(np.uint32(int(peaks[2 * at + n]))) for n in (0, 1))
-            found.append(self.layout.scaled[k].rescale(Builder(), scale, *peak))
+            found.append(self.layout.scaled[k].rescale(_B, scale, *peak))
         return tuple(found)
 
     def noise(self, seed: int, step: int, tensor: int, start: int) -> Any:
-        return self.noise_at(key(Builder(), *(value(np.int64(n)) for n in (seed, step, tensor, start))), start)
+        return self.noise_at(key(_B, *(value(np.int64(n)) for n in (seed, step, tensor, start))), start)
 
     def noise_at(self, word: Any, i: int) -> Any:
-        return noise(Builder(), word, value(np.int64(i)))
+        return noise(_B, word, value(np.int64(i)))
 
     def fetch(self, address: int) -> tuple[Any, ...]:
         return tuple(view(address, self.layout.number, self.count))
