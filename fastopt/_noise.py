@@ -53,3 +53,17 @@ def following(b: Any, noise: Any) -> Any:
 def random(b: Any, word: Any, bits: int) -> Any:
     """Return a random integer of so many bits."""
     return b.and_(word, INT32((1 << bits) - 1))
+
+
+def intrinsics(intrinsic: Any, types: Any) -> tuple[Any, Any, Any]:
+    """Return :func:`key`, :func:`noise` and :func:`following` for compiled code, by a target's decorator and types."""
+    word, index = types.uint32, types.int64
+
+    def code(function: Any) -> Any:
+        return lambda context, builder, signature, args: function(builder, *args)
+
+    return (
+        intrinsic(lambda typingctx, seed, step, tensor, first: (word(index, index, index, index), code(key))),
+        intrinsic(lambda typingctx, key, i: (word(word, index), code(noise))),
+        intrinsic(lambda typingctx, noise: (word(word), code(following))),
+    )

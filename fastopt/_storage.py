@@ -148,34 +148,7 @@ def store(typingctx, addresses, i, values, layout, noise, scales):
     return types.none(addresses, types.intp, values, layout, types.uint32, scales), codegen
 
 
-@intrinsic
-def key(typingctx, seed, step, tensor, first):
-    """Return :func:`fastopt._noise.key`."""
-
-    def codegen(context, builder, signature, args):
-        return _noise.key(builder, *args)
-
-    return types.uint32(types.int64, types.int64, types.int64, types.int64), codegen
-
-
-@intrinsic
-def noise(typingctx, key, i):
-    """Return :func:`fastopt._noise.noise`."""
-
-    def codegen(context, builder, signature, args):
-        return _noise.noise(builder, *args)
-
-    return types.uint32(types.uint32, types.int64), codegen
-
-
-@intrinsic
-def following(typingctx, noise):
-    """Return :func:`fastopt._noise.following`."""
-
-    def codegen(context, builder, signature, args):
-        return _noise.following(builder, *args)
-
-    return types.uint32(types.uint32), codegen
+key, noise, following = _noise.intrinsics(intrinsic, types)
 
 
 @intrinsic(prefer_literal=True)

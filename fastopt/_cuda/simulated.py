@@ -138,11 +138,11 @@ class Storage:
             found.append(self.layout.scaled[k].rescale(_B, scale, *peak))
         return tuple(found)
 
-    def noise(self, seed: int, step: int, tensor: int, start: int) -> Any:
-        return self.noise_at(key(_B, *(value(np.int64(n)) for n in (seed, step, tensor, start))), start)
+    def key(self, seed: int, step: int, tensor: int, first: int) -> Any:
+        return key(_B, *(value(np.int64(n)) for n in (seed, step, tensor, first)))
 
-    def noise_at(self, word: Any, i: int) -> Any:
-        return noise(_B, word, value(np.int64(i)))
+    def noise(self, key: Any, i: int) -> Any:
+        return noise(_B, key, value(np.int64(i)))
 
     def fetch(self, address: int) -> tuple[Any, ...]:
         return tuple(view(address, self.layout.number, self.count))

@@ -189,20 +189,6 @@ class Storage:
             return types.none(addresses_type, types.int64, types.int64, values, types.uint32, scales_type), codegen
 
         @intrinsic
-        def noise(typingctx, seed, step, tensor, start):
-            def codegen(context, builder, signature, args):
-                return _noise.noise(builder, _noise.key(builder, *args), args[3])
-
-            return types.uint32(types.int64, types.int64, types.int64, types.int64), codegen
-
-        @intrinsic
-        def noise_at(typingctx, noise, i):
-            def codegen(context, builder, signature, args):
-                return _noise.noise(builder, *args)
-
-            return types.uint32(types.uint32, types.int64), codegen
-
-        @intrinsic
         def fetch(typingctx, address):
             result = types.UniTuple(compute, scalars)
 
@@ -261,9 +247,8 @@ class Storage:
         self.store_some = store_some
         #: What :func:`fastopt._cuda.scales.scale_intrinsics` returns.
         self.scales, self.put_scales, self.peaks, self.rescale = scale_intrinsics(layout, lanes)
-        #: ``noise(seed, step, tensor, start)``: the random bits of element `start`; ``noise_at(noise, i)``: `i`
-        #: further on.
-        self.noise, self.noise_at = noise, noise_at
+        #: ``key(seed, step, tensor, first)``, ``noise(key, i)``: as in :mod:`fastopt._noise`.
+        self.key, self.noise, _ = _noise.intrinsics(intrinsic, types)
         #: ``fetch(address)``: the scalars of a step, from the device.
         self.fetch = fetch
         #: ``put(address, values)``: write them, rounded to the dtype of the arithmetic.

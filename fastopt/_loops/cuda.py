@@ -52,7 +52,7 @@ def make_sweep(rule: Callable[..., Any], memory: Any, lanes: int, scales: int, o
     column, chunk, advance, aligned, fetch = memory.column, memory.chunk, memory.advance, memory.aligned, memory.fetch
     load_one, load_packed, load_some = memory.load_one, memory.load_packed, memory.load_some
     store_one, store_packed, store_some = memory.store_one, memory.store_packed, memory.store_some
-    make_noise, noise_at, tell = memory.noise, memory.noise_at, memory.tell
+    key, noise, tell = memory.key, memory.noise, memory.tell
     room = 2 * scales
     read_scales, put_scales, rescale, peaks_of = memory.scales, memory.put_scales, memory.rescale, memory.peaks
 
@@ -63,15 +63,15 @@ def make_sweep(rule: Callable[..., Any], memory: Any, lanes: int, scales: int, o
         while c < count:
             tensor, start, length = chunk(chunks, c)
             addresses = advance(column(table, tensors, tensor), start)
-            noise = make_noise(seed, number, tensor, start)
+            first = noise(key(seed, number, tensor, start), start)
             whole = length - length % lanes if aligned(addresses) else 0
             i = cuda.threadIdx.x * lanes
             while i < whole:
-                store_packed(addresses, i, packed(s, load_packed(addresses, i, ())), noise_at(noise, i), ())
+                store_packed(addresses, i, packed(s, load_packed(addresses, i, ())), noise(first, i), ())
                 i += cuda.blockDim.x * lanes
             i = whole + cuda.threadIdx.x
             while i < length:
-                store_one(addresses, i, one(s, load_one(addresses, i, ())), noise_at(noise, i), ())
+                store_one(addresses, i, one(s, load_one(addresses, i, ())), noise(first, i), ())
                 i += cuda.blockDim.x
             c += cuda.gridDim.x
 
@@ -87,7 +87,7 @@ def make_sweep(rule: Callable[..., Any], memory: Any, lanes: int, scales: int, o
             while begin < length:
                 addresses = advance(column(table, tensors, tensor), start + begin)
                 n = min(BLOCK, length - begin)
-                noise = noise_at(make_noise(seed, number, tensor, start), begin + i)
+                word = noise(key(seed, number, tensor, start), start + begin + i)
                 before = read_scales(addresses)
                 whole = aligned(addresses) and i + lanes <= n
                 cuda.syncthreads()  # all have read what the block before left in `shared`
@@ -104,9 +104,9 @@ def make_sweep(rule: Callable[..., Any], memory: Any, lanes: int, scales: int, o
                 if i < n:
                     after = rescale(before, together(shared))
                     if whole:
-                        store_packed(addresses, i, new, noise, after)
+                        store_packed(addresses, i, new, word, after)
                     else:
-                        store_some(addresses, i, n, new, noise, after)
+                        store_some(addresses, i, n, new, word, after)
                     if i == 0:
                         put_scales(addresses, after)
                 begin += BLOCK
