@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ._arrays import Array, Structure
+from ._cache import warn_if_useless
 from ._cuda import arrays as gpu
 from ._cuda.plan import DeviceGroup
 from ._formats import param_codec, rows_of, state_codec
@@ -62,6 +63,8 @@ def make_groups(
 ) -> list[Group]:
     """Return the groups of arrays that one launch updates: those on one device, of one dtype, in the same codecs."""
     groups: list[Group] = []
+    if any(gpu.device_of(a) is None for a in arrays):
+        warn_if_useless()
     kinds = [(gpu.device_of(a), a.dtype, own) for a, own in zip(arrays, codecs, strict=True)]
     for kind in dict.fromkeys(kinds):
         indices = [t for t, other in enumerate(kinds) if other == kind]

@@ -6,28 +6,26 @@ Kernels are compiled for one exact signature each, on first use, and kept on dis
 from __future__ import annotations
 
 import functools
+import hashlib
 import itertools
-import pickle
-import warnings
-import zlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 from numba import types
 from numba.core.bytecode import FunctionIdentity
-from numba.core.caching import FunctionCache
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler
 from numba.core.compiler_lock import global_compiler_lock
-from numba.core.runtime import rtsys
 from numba.extending import register_jitable
 
 from . import _headers
+from ._cache import KernelCache
 from ._layout import Layout
 from ._layout import layout as layout_of
 from ._loops import cpu
-from ._names import digest, named_by_contents
+from ._names import digest, named, named_by_contents
 from ._scaled import BLOCK
 
 # No exception on division by zero: the check keeps LLVM from packing the loop. `contract` alone of the
@@ -42,9 +40,6 @@ EXACT: dict[str, Any] = {"error_model": "numpy", "fastmath": False}
 DEVICE: dict[str, Any] = {"fastmath": False, "opt": True}
 # What a thread of a GPU moves at a time, of each array: the most that one instruction can.
 DEVICE_BYTES = 16
-
-#: Why kernels are not kept on disk, or None.
-uncached: str | None = None
 
 TABLE = types.Array(types.uint64, 2, "C")
 VECTOR = types.Array(types.int64, 1, "C")
@@ -91,83 +86,51 @@ class Spec(NamedTuple):
         return types.Array(numba.from_dtype(self.number), 1, "C")
 
 
-@functools.cache
-def _stamp() -> int:
-    """Return a number that changes when a file changes that Numba's cache does not look at."""
-    here = Path(__file__).parent
-    own = (
-        "_blocks.py",
-        "_codecs.py",
-        "_headers.py",
-        "_layout.py",
-        "_noise.py",
-        "_pairs.py",
-        "_scaled.py",
-        "_storage.py",
-    )
-    files = [Path(__file__), *(here / name for name in own)]
-    stats = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
-    return zlib.crc32(repr(stats).encode())
+class _Library(JITCodeLibrary):  # type: ignore[misc]  # numba is untyped
+    """The machine code of one function, whose symbols nobody else sees but the function's own.
 
-
-class _KernelCache(FunctionCache):  # type: ignore[misc]  # numba is untyped
-    """Numba's disk cache, with three differences.
-
-    - The key is the digest of :mod:`fastopt._names`, :func:`_stamp` and the flags: without the flags, the serial
-      and the parallel kernel of one sweep are the same to Numba, and whichever was compiled first serves for
-      both.
-    - Loading does not first set up everything that compiling would need, which is most of the time from
-      starting a process to its first step (about 0.1 s of 0.13 s; with SciPy installed 0.2 s of 0.23 s).
-    - A file that cannot be read counts as a miss, and one that cannot be written is not a failed step.
+    What is linked into it keeps the names that Numba gave it, which are counted in each process. Seen from outside,
+    code from the cache of one process would serve as that of another.
     """
 
-    def __init__(self, function: Callable[..., Any], flags: dict[str, Any]) -> None:
-        super().__init__(function)
-        self._own_key = (digest(function), repr(sorted(flags.items())), _stamp())
+    def _optimize_final_module(self) -> None:
+        own = self._own
+        for function in self._final_module.functions:
+            if not function.is_declaration and function.name not in own:
+                function.linkage = "internal"
+        super()._optimize_final_module()
 
-    def load_overload(self, sig: Any, target_context: Any) -> Any:
-        rtsys.initialize(target_context)  # what kernels are linked against
-        try:
-            return self._load_overload(sig, target_context)
-        except (OSError, EOFError, pickle.UnpicklingError):
-            return None
-
-    def save_overload(self, sig: Any, data: Any) -> None:
-        try:
-            super().save_overload(sig, data)
-        except OSError as error:
-            _give_up_caching(str(error))
-
-    def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
-        return (sig, codegen.magic_tuple(), *self._own_key)
+    def finalize(self) -> None:
+        self._own = {f.name for f in self._final_module.functions if not f.is_declaration}  # before anything is linked
+        super().finalize()
 
 
-def _give_up_caching(why: str) -> None:
-    global uncached
-    if uncached is None:
-        uncached = why
-        warnings.warn(
-            f"fastopt cannot keep compiled kernels on disk, so each process compiles them anew ({why}); set "
-            "NUMBA_CACHE_DIR to a writable folder",
-            RuntimeWarning,
-            stacklevel=2,
-        )
+class _Compiler(Compiler):  # type: ignore[misc]  # numba is untyped
+    """Numba's compiler, into a :class:`_Library`."""
+
+    def __init__(self, typingctx: Any, targetctx: Any, library: Any, *others: Any) -> None:
+        super().__init__(typingctx, targetctx, library, *others)
+        if library is None:
+            self.state.library = _Library(targetctx.codegen(), "fastopt")
+            self.state.library.enable_object_caching()
+
+
+#: How an update inside a user's compiled code is compiled.
+INSIDE: dict[str, Any] = EXACT | {"pipeline_class": _Compiler}
 
 
 def _compile(function: Callable[..., Any], signature: Any, **flags: Any) -> Any:
     if numba.config.DISABLE_JIT:
         raise RuntimeError("fastopt cannot run with NUMBA_DISABLE_JIT=1: its kernels are compiled")
-    function = named_by_contents(function)
-    kernel = numba.njit(**FLAGS, **flags)(function)
-    try:
-        kernel._cache = _KernelCache(function, FLAGS | flags)
-    except RuntimeError as error:  # Numba's word for finding no folder to write to
-        _give_up_caching(str(error))
+    flags = FLAGS | flags
+    contents = digest(function, flags)
+    kernel = numba.njit(**flags, pipeline_class=_Compiler)(named(function, contents))
+    kernel._cache = KernelCache(function.__name__, contents)
     with global_compiler_lock:
-        # The loop that `parallel=True` makes of a prange has a name of Numba's own, of which only the
-        # count can be set apart; see fastopt._names.
+        # What is compiled with the kernel, such as the loop that `parallel=True` makes of a prange, has names of
+        # Numba's own, of which only the count can be set apart; see fastopt._names.
         count = FunctionIdentity._unique_ids
-        FunctionIdentity._unique_ids = itertools.count(int(digest(function), 16))
+        FunctionIdentity._unique_ids = itertools.count(int(hashlib.sha256(contents.encode()).hexdigest()[:15], 16))
         try:
             kernel.compile(signature)
         finally:

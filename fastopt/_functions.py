@@ -21,6 +21,7 @@ from ._arrays import (
     format_of,
     is_on_gpu,
 )
+from ._cache import warn_if_useless
 from ._cuda.plan import update as update_on_gpu
 from ._formats import STATES, check_rounding, number_of, param_codec, state_codec
 from ._loops.cpu import LARGE, UNSURE
@@ -144,6 +145,7 @@ def _codecs_of(arrays: Sequence[Any], names: Sequence[str], rounding: str) -> _K
 
     `kinds` is what :func:`fastopt._loops.cpu.make_direct` calls so.
     """
+    warn_if_useless()
     arrays = _check_closely(arrays, names)
     dtypes = [a.dtype for a in arrays]
     formats = [str(format_of(dtype)) for dtype in dtypes]

@@ -9,7 +9,7 @@ import llvmlite.binding as llvm
 import numba
 import numpy as np
 
-from . import __version__, _compile, _headers, _threads
+from . import __version__, _cache, _headers, _threads
 from ._cuda import toolchain
 
 _SIMD = (("avx512f", 512), ("avx2", 256), ("avx", 256), ("sse2", 128), ("sve", 128), ("neon", 128))
@@ -52,7 +52,7 @@ def info() -> dict[str, Any]:
         "parallel_from": _threads.PARALLEL_FROM,
         "cpu": llvm.get_host_cpu_name(),
         "simd_bits": next((bits for name, bits in _SIMD if features.get(name)), 64),
-        "kernel_cache": _compile.uncached or "on",
+        "kernel_cache": _cache.problem or "on",
         "array_headers": _headers.probe() or "read directly",
         "cuda": toolchain.describe(),
     }

@@ -8,32 +8,16 @@ from typing import Any
 import numpy as np
 from numba import types
 from numba.core.errors import NumbaTypeError
-from numba.extending import intrinsic, overload
+from numba.extending import overload
 from numba.np.numpy_support import as_dtype
 
-from . import _compile
+from . import _array_tuples as tuples
+from . import _cache, _compile
 from ._arrays import check_integer
 from ._functions import update_arrays
 from ._method import Method
-from ._names import named_by_contents
+from ._names import digest, named_by_contents
 from ._optimizer import Optimizer
-
-
-@intrinsic
-def _addresses(typingctx: Any, arrays: Any) -> Any:
-    """Return the address of the first element of every array of a tuple."""
-    result = types.UniTuple(types.uint64, len(arrays))
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        from numba.np.arrayobj import make_array
-
-        found = []
-        for k, kind in enumerate(arrays):
-            array = make_array(kind)(context, builder, builder.extract_value(args[0], k))
-            found.append(builder.ptrtoint(array.data, context.get_value_type(types.uint64)))
-        return context.make_tuple(builder, result, found)
-
-    return result(arrays), codegen
 
 
 def jitable(optimizer: type[Optimizer], **hyperparameters: Any) -> Callable[..., None]:
@@ -63,9 +47,10 @@ def jitable(optimizer: type[Optimizer], **hyperparameters: Any) -> Callable[...,
 
     Notes
     -----
-    The arithmetic is that of the class, bit for bit. A function of yours with ``cache=True`` that finds the update
-    among its module's globals is not compiled anew when the hyperparameters change: that is how Numba treats all
-    globals. Make such a function inside another one, with the update as a local variable there.
+    The arithmetic is that of the class, bit for bit. A function of yours with ``cache=True`` is compiled anew when
+    the update that it was compiled with is not made any more: after a change of its hyperparameters, of the rule, or
+    of fastopt. (Where a process makes both updates, and a global name of your module changes from one to the other
+    while your file stays the same, Numba does not notice: it looks at no globals.)
 
     Examples
     --------
@@ -89,6 +74,8 @@ def jitable(optimizer: type[Optimizer], **hyperparameters: Any) -> Callable[...,
     names = ("p", "g", *method.active_states())
     count = len(names)
     scalars = method.compiled_values()
+    contents = digest(method._rule, scalars)
+    _cache.present.add(contents)
 
     def update(*arguments: Any) -> None:
         *arrays, step, lr = _expect(names, arguments, TypeError)
@@ -96,7 +83,7 @@ def jitable(optimizer: type[Optimizer], **hyperparameters: Any) -> Callable[...,
         p, g, *states = arrays
         update_arrays(timed, (g, p, *states), ("g", "p", *names[2:]), check_integer("step", step, 1))
 
-    @overload(update, jit_options=_compile.EXACT, strict=False)
+    @overload(update, jit_options=_compile.INSIDE, strict=False)
     def _update(*arguments: Any) -> Any:
         dtype = _check_types(names, _expect(names, arguments, NumbaTypeError))
         run = _compile.run(method.plain_spec(dtype))
@@ -106,7 +93,8 @@ def jitable(optimizer: type[Optimizer], **hyperparameters: Any) -> Callable[...,
         def implementation(*arguments):
             arrays = (arguments[1], arguments[0]) + arguments[2:-2]  # noqa: RUF005  Numba needs the +
             step, lr = arguments[-2], arguments[-1]
-            shapes, addresses = _shapes(arrays), _addresses(arrays)
+            tuples.depends_on(contents)
+            shapes, addresses = tuples.shapes(arrays), tuples.addresses(arrays)
             size = arrays[0].size
             if step < 1:
                 raise ValueError("step must be an integer >= 1")
@@ -120,7 +108,7 @@ def jitable(optimizer: type[Optimizer], **hyperparameters: Any) -> Callable[...,
                     apart = min(addresses[k] - addresses[j], addresses[j] - addresses[k])
                     if size and apart < np.uint64(size * itemsize):
                         raise ValueError("no two arrays of an update may share memory")
-            values = _cast(scalars(float(step), float(lr)), cast)
+            values = tuples.cast(scalars(float(step), float(lr)), cast)
             for k in range(len(values)):
                 if abs(values[k]) == np.inf:
                     raise ValueError("the hyperparameters give a scalar that is too large for the dtype")
@@ -129,39 +117,6 @@ def jitable(optimizer: type[Optimizer], **hyperparameters: Any) -> Callable[...,
         return named_by_contents(implementation)
 
     return update
-
-
-@intrinsic
-def _shapes(typingctx: Any, arrays: Any) -> Any:
-    """Return the shape of every array of a tuple; all have the same number of dimensions."""
-    shape = types.UniTuple(types.intp, arrays[0].ndim)
-    result = types.UniTuple(shape, len(arrays))
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        from numba.np.arrayobj import make_array
-
-        found = []
-        for k, kind in enumerate(arrays):
-            array = make_array(kind)(context, builder, builder.extract_value(args[0], k))
-            found.append(array.shape)
-        return context.make_tuple(builder, result, found)
-
-    return result(arrays), codegen
-
-
-@intrinsic
-def _cast(typingctx: Any, values: Any, cast: Any) -> Any:
-    """Return a tuple of float64 as a tuple of another float type."""
-    result = types.UniTuple(cast.instance_type, len(values))
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        numbers = [
-            context.cast(builder, builder.extract_value(args[0], k), kind, cast.instance_type)
-            for k, kind in enumerate(values)
-        ]
-        return context.make_tuple(builder, result, numbers)
-
-    return result(values, cast), codegen
 
 
 def _expect(names: tuple[str, ...], arguments: tuple[Any, ...], error: type[Exception]) -> tuple[Any, ...]:

@@ -22,6 +22,7 @@ from numba.extending import intrinsic
 
 from . import _noise
 from ._codecs import ELEMENTS, FLOAT
+from ._float16 import converting
 from ._layout import Layout
 from ._layout import layout as layout_of
 from ._noise import INT64
@@ -112,12 +113,12 @@ def load(typingctx, addresses, i, layout, scales, careful):
     result = types.UniTuple(number_of(arrays), len(arrays.codecs))
 
     def codegen(context, builder, signature, args):
-        memory = Memory(builder, args[0], arrays)
+        memory, converter = Memory(builder, args[0], arrays), converting(builder)
         values = []
         for k, codec in enumerate(arrays.codecs):
             stored = [memory.load(row, args[1]) for row in arrays.rows[k]]
             scale = arrays.scale(builder, args[3], k)
-            values.append(codec.read(builder, stored, number, scale, careful.literal_value))
+            values.append(codec.read(converter, stored, number, scale, careful.literal_value))
         return context.make_tuple(builder, result, values)
 
     return result(addresses, types.intp, layout, scales, careful), codegen
@@ -135,10 +136,10 @@ def store(typingctx, addresses, i, values, layout, noise, scales):
         raise TypeError(f"a rule returned {values} where it computes with {number}")
 
     def codegen(context, builder, signature, args):
-        memory = Memory(builder, args[0], arrays)
+        memory, converter = Memory(builder, args[0], arrays), converting(builder)
         for k, codec in enumerate(arrays.codecs[1:], 1):
             value = builder.extract_value(args[2], k - 1)
-            stored = codec.write(builder, value, args[4], arrays.scale(builder, args[5], k))
+            stored = codec.write(converter, value, args[4], arrays.scale(builder, args[5], k))
             for row, part in zip(arrays.rows[k], stored, strict=True):
                 memory.store(part, row, args[1])
             if codec.scaled:

@@ -29,8 +29,8 @@ def assembly(case, dtype, parallel, monkeypatch):
 
 def kernel_lines(spec, parallel, monkeypatch):
     """Return the same for a given spec."""
-    monkeypatch.setattr(_compile._KernelCache, "load_overload", lambda *arguments: None)
-    monkeypatch.setattr(_compile._KernelCache, "save_overload", lambda *arguments: None)
+    monkeypatch.setattr(_compile.KernelCache, "load_overload", lambda *arguments: None)
+    monkeypatch.setattr(_compile.KernelCache, "save_overload", lambda *arguments: None)
     kernel = _compile.sweep.__wrapped__(spec, parallel)
     (text,) = kernel.inspect_asm().values()
     return re.findall(r"^\s+(v?[a-z]\w+)\s+(.*)$", text, re.MULTILINE)

@@ -1,5 +1,8 @@
 """The updates inside compiled code: the same bits as the classes; what is refused, and when."""
 
+import shutil
+from pathlib import Path
+
 import numba
 import numpy as np
 import pytest
@@ -183,3 +186,103 @@ def test_hyperparameters_are_checked_at_once():
         fastopt.jitable(fastopt.Momentum, beta=2)
     with pytest.raises(TypeError, match="lr"):
         fastopt.jitable(fastopt.Momentum, lr=2)
+
+
+MODULE = """
+import numba
+import fastopt
+update = fastopt.jitable({arguments})
+
+@numba.njit(cache=True)
+def train(p, g, {states}):
+    for step in range(1, 11):
+        update(p, g, {states}, step, 0.1)
+
+def result():
+    import numpy as np
+    p = np.zeros(3)
+    train(p, np.array([1.0, 2.0, -3.0]), *np.zeros(({count}, 3)))
+    return p.tolist(), sum(train.stats.cache_hits.values())
+"""
+PAIRS = {
+    "Adam": (("fastopt.AdamW", "m, v"), ("fastopt.Adam, weight_decay=0.5", "m, v")),
+    "Momentum": (("fastopt.Momentum", "v"), ("fastopt.Momentum, nesterov=True", "v")),
+}
+
+
+@pytest.mark.parametrize("order", [("one", "other"), ("other", "one")])
+@pytest.mark.parametrize("pair", PAIRS)
+def test_two_cached_functions_keep_their_own_updates(run_script, tmp_path, pair, order):
+    """Each compiled in a process of its own, the inner loops had one name; a third process ran one loop for both."""
+    for name, (arguments, states) in zip(("one", "other"), PAIRS[pair], strict=True):
+        text = MODULE.format(arguments=arguments, states=states, count=states.count(",") + 1)
+        (tmp_path / f"{name}.py").write_text(text)
+    alone = {
+        name: run_script(f"import {name}; print({name}.result()[0])", cache=tmp_path / "cache", PYTHONPATH=tmp_path)
+        for name in ("one", "other")
+    }
+    assert alone["one"] != alone["other"]
+    script = "import {0}, {1}\nfor module in ({0}, {1}): print(*module.result())".format(*order)
+    together = run_script(script, cache=tmp_path / "cache", PYTHONPATH=tmp_path).splitlines()
+    assert together == [f"{alone[name]} 1" for name in order]
+
+
+CACHED = """
+import numba
+from settings import update
+
+@numba.njit(cache=True)
+def train(p, g, v):
+    update(p, g, v, 1, 1.0)
+
+def result():
+    import numpy as np
+    p = np.zeros(1)
+    train(p, np.ones(1), np.zeros(1))
+    return p[0], sum(train.stats.cache_hits.values())
+"""
+OWN = """
+import fastopt
+from fastopt._hyper import decay
+class Own(fastopt.Optimizer):
+    states = ("v",)
+    beta = decay(0.5)
+    @staticmethod
+    def scalars(step, lr, beta):
+        return lr, beta
+    @staticmethod
+    def make():
+        def rule(s, g, p, v):
+            v = s[1] * v + g
+            return p - s[0] * v, v
+        return rule
+update = fastopt.jitable(Own, beta=0.5)
+"""
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "expected"),
+    [
+        ("settings.py", "beta=0.5)\n", "beta=0.25)\n", "-1.0"),
+        ("settings.py", "p - s[0] * v", "p - s[0] * v - s[0] * v", "-2.0"),
+        ("fastopt/_noise.py", '"""Random bits', '"""Some bits', "-1.0"),
+    ],
+    ids=["hyperparameters", "rule", "fastopt"],
+)
+def test_a_cached_function_is_compiled_anew_after_a_change_elsewhere(run_script, tmp_path, file, old, new, expected):
+    package = tmp_path / "fastopt"
+    shutil.copytree(Path(fastopt.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "cached.py").write_text(CACHED)
+    (tmp_path / "settings.py").write_text(OWN)
+
+    def run():
+        script = "import cached; print(*cached.result())"
+        return run_script(script, cache=tmp_path / "cache", PYTHONPATH=tmp_path, PYTHONDONTWRITEBYTECODE=1).split()
+
+    assert run() == ["-1.0", "0"]
+    assert run() == ["-1.0", "1"]
+    text = (tmp_path / file).read_text()
+    assert text.count(old) == 1
+    (tmp_path / file).write_text(text.replace(old, new))
+    assert run() == [expected, "0"]
+    assert run() == [expected, "1"]

@@ -19,10 +19,16 @@ from .. import _pairs as two
 from .. import _storage as memory
 from .._headers import data_address, element_count, same_layout, writable
 from .._layout import layout as layout_of
+from .._names import named_by_contents
 from .._scaled import BLOCK
 
 # What `direct` answers.
 DONE, LARGE, UNSURE = 0, 1, 2
+
+
+def inside(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a function callable from compiled code, by a name that says what is in it."""
+    return register_jitable(named_by_contents(function))  # type: ignore[no-any-return]
 
 
 def make_run(rule: Callable[..., Any], layout: str) -> Callable[..., None]:
@@ -46,14 +52,14 @@ def make_run(rule: Callable[..., Any], layout: str) -> Callable[..., None]:
                 noise = memory.following(noise)
             return peaks
 
-        return register_jitable(elements)
+        return inside(elements)
 
     elements, marked_elements = make_elements(False), make_elements(True)
 
     def run(addresses, n, s, key, first):
         elements(addresses, n, s, memory.noise(key, first), ())
 
-    @register_jitable
+    @inside
     def pairs(addresses, n, s, noise):
         for i in range(n):
             first, second = two.load_pair(addresses, i, layout)
@@ -65,7 +71,7 @@ def make_run(rule: Callable[..., Any], layout: str) -> Callable[..., None]:
         pairs(addresses, even // 2, s, memory.noise(key, first))
         elements(memory.advance(addresses, even, layout), n % 2, s, memory.noise(key, first + even), ())
 
-    @register_jitable
+    @inside
     def settle(addresses, n, noise, scales):
         peaks = blocks.no_finite_peaks(layout)
         for i in range(n):
