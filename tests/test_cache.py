@@ -78,6 +78,42 @@ def test_an_edited_rule_is_compiled_anew(run_script, copied, size):
     assert run() == ["-2.0", "1", "0"]
 
 
+def test_an_edited_helper_that_a_rule_reaches_through_a_module_is_noticed(run_script, tmp_path):
+    (tmp_path / "helpers.py").write_text("import numba\n@numba.njit\ndef f(g, factor=2.0): return factor * g\n")
+    (tmp_path / "own.py").write_text("""
+import fastopt
+import helpers
+
+class Own(fastopt.Optimizer):
+    @staticmethod
+    def scalars(step, lr):
+        return (lr,)
+
+    @staticmethod
+    def make():
+        def rule(s, g, p):
+            return (p - s[0] * helpers.f(g),)
+
+        return rule
+""")
+    script = """
+    import numpy as np
+    import own
+    p = np.zeros(3)
+    own.Own(p, lr=1.0).step(np.ones(3))
+    print(p[0])
+    """
+
+    def run():
+        return run_script(script, cache=tmp_path / "cache", PYTHONPATH=tmp_path, PYTHONDONTWRITEBYTECODE=1)
+
+    assert run() == run() == "-2.0"
+    edit(tmp_path / "helpers.py", "factor * g", "factor * g * 2.0")
+    assert run() == "-4.0"
+    edit(tmp_path / "helpers.py", "factor=2.0", "factor=1.0")
+    assert run() == "-2.0"
+
+
 @pytest.mark.parametrize("name", ["_compile.py", "_storage.py", "_noise.py"])
 def test_an_edit_of_what_kernels_are_made_of_is_noticed(run_script, copied, name):
     script = STEP.format(size=10, call="fastopt.GD(p, lr=1.0).step(np.ones_like(p))")
