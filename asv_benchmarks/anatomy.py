@@ -22,7 +22,7 @@ def parts(elements: int) -> dict[str, float]:
     table = group.table.copy()
     table[0] = group.found
     nothing = np.zeros(1, np.int64), group.chunks[:0]  # a launch without a chunk
-    check = _compile.refresh()
+    check = _compile.gather()
     address = (group.work, group.table, group.fixed, id(np.ndarray), p.dtype.num, p.dtype.itemsize)
     assert check(*address) == _headers.UNSORTED or check(*address) < 0
     functions = {

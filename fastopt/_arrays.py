@@ -57,18 +57,20 @@ class Structure(NamedTuple):
             If it has another number of arrays, or other keys.
         """
         if self.kind == "array":
-            if isinstance(given, (Mapping, list, tuple)):
+            # Abstract classes last: to ask for one takes 0.3 µs of 6.
+            if isinstance(given, (list, tuple)) or (not isinstance(given, np.ndarray) and isinstance(given, Mapping)):
                 raise TypeError(f"{name} must be one array, as params is; got a {type(given).__name__} of {len(given)}")
             return (given,)
         if self.kind == "sequence":
-            if isinstance(given, (Mapping, np.ndarray, str)) or not isinstance(given, Iterable) or is_on_gpu(given):
-                raise TypeError(
-                    f"{name} must be a sequence of {len(self.keys)} arrays, as params is; got {_describe(given)}"
-                )
-            arrays = given if isinstance(given, (list, tuple)) else list(given)
+            arrays = given if isinstance(given, (list, tuple)) else self._listed(name, given)
             if len(arrays) != len(self.keys):
                 raise ValueError(f"{name} must hold {len(self.keys)} arrays, got {len(arrays)}")
             return arrays
+        if type(given) is dict and len(given) == len(self.keys):
+            try:  # 45 µs less for 1000 arrays
+                return [*map(given.__getitem__, self.keys)]
+            except KeyError:
+                pass
         if not isinstance(given, Mapping):
             raise TypeError(f"{name} must be a mapping with the keys of params, got {_describe(given)}")
         if len(given) != len(self.keys) or any(key not in given for key in self.keys):
@@ -76,6 +78,13 @@ class Structure(NamedTuple):
             extra = [key for key in given if key not in set(self.keys)]
             raise ValueError(f"{name} must have the keys of params; missing: {missing}, unexpected: {extra}")
         return [given[key] for key in self.keys]
+
+    def _listed(self, name: str, given: Any) -> list[Any]:
+        if isinstance(given, (Mapping, np.ndarray, str)) or not isinstance(given, Iterable) or is_on_gpu(given):
+            raise TypeError(
+                f"{name} must be a sequence of {len(self.keys)} arrays, as params is; got {_describe(given)}"
+            )
+        return list(given)
 
 
 def is_on_gpu(array: Any) -> bool:
@@ -109,9 +118,19 @@ def flatten(name: str, given: Any) -> tuple[Structure, list[Any]]:
         arrays = list(given)
         structure = Structure("sequence", tuple(range(len(arrays))))
     else:
-        raise TypeError(f"{name} must be a numpy.ndarray, a sequence or a mapping of them, got {_describe(given)}")
+        raise TypeError(
+            f"{name} must be a numpy.ndarray, a sequence or a mapping of them, got {_describe(given)}"
+            f"{_advice(name, given)}"
+        )
     if not arrays:
         raise ValueError(f"{name} must hold at least one array, got none")
+    if isinstance(given, (Mapping, Sequence)):
+        for t, (key, array) in enumerate(zip(structure.keys, arrays, strict=True)):
+            if given[key] is not array:  # type: ignore[call-overload]
+                raise TypeError(
+                    f"{structure.label(name, t)} is another object each time that it is asked for, so that nobody "
+                    f"would see its updates: pass a dict or a list, such as dict({name})"
+                )
     return structure, arrays
 
 
@@ -126,7 +145,7 @@ def check_array(name: str, array: Any, *, written: bool) -> None:
         If it is read-only, misaligned, or neither C- nor Fortran-contiguous.
     """
     if not isinstance(array, np.ndarray):
-        raise TypeError(f"{name} must be a numpy.ndarray, got {_describe(array)}")
+        raise TypeError(f"{name} must be a numpy.ndarray, got {_describe(array)}{_advice(name, array)}")
     if isinstance(array, np.ma.MaskedArray):
         raise TypeError(
             f"{name} is a masked array; its mask would be ignored: pass {name}.data to update every element"
@@ -141,7 +160,34 @@ def check_array(name: str, array: Any, *, written: bool) -> None:
             f"{name} must be contiguous in C or Fortran order, got shape {array.shape} with strides "
             f"{array.strides} bytes: pass a contiguous copy"
         )
-    if written and not array.flags.writeable:
+    if written:
+        check_writable(name, array)
+
+
+def check_unchanged(name: str, array: Array, address: int, size: int, dtype: np.dtype[Any]) -> None:
+    """Raise unless an array that a step writes is as it was when the optimizer was made, and writable.
+
+    Raises
+    ------
+    ValueError
+        If it was resized, given another dtype, or made read-only.
+    """
+    if array.ctypes.data != address or array.size != size:
+        raise ValueError(f"{name} was resized since the optimizer was made")
+    if array.dtype != dtype:
+        raise ValueError(f"{name} was given the dtype {array.dtype} since the optimizer was made with {dtype}")
+    check_writable(name, array)
+
+
+def check_writable(name: str, array: Array) -> None:
+    """Raise if an array is read-only.
+
+    Raises
+    ------
+    ValueError
+        Naming it.
+    """
+    if not array.flags.writeable:
         raise ValueError(f"{name} is updated in place and must be writable, got a read-only array")
 
 
@@ -240,3 +286,11 @@ def _describe(given: Any) -> str:
     if isinstance(given, (bool, int, float, complex, np.generic)) or given is None:
         return f"{text} {given!r}"
     return text
+
+
+def _advice(name: str, given: Any) -> str:
+    """Return what to do about an array of a kind that is refused, or nothing."""
+    if type(given).__module__.partition(".")[0] != "torch" or not hasattr(given, "detach"):
+        return ""
+    bits = ".view(torch.uint16)" if str(given.dtype) == "torch.bfloat16" else ""
+    return f": pass {name}.detach(){bits}.numpy(), which is the same memory"

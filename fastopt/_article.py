@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from ._catalog import OPTIMIZERS
 from ._conventions import conventions
-from ._optimizer import registry
 
 MINIMUM = 3.0
 LR = 0.1  # conventions["article"] has the same
@@ -84,7 +84,7 @@ def computed(name: str) -> list[float]:
 
 def _steps(name: str) -> Iterator[float]:
     theta = np.zeros(1)
-    optimizer = registry[name](theta, **conventions["article"][name])
+    optimizer = OPTIMIZERS[name](theta, **conventions["article"][name])
     while True:
         optimizer.step(gradient(theta))
         yield float(theta[0])

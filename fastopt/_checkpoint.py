@@ -25,11 +25,18 @@ def save(optimizer: Optimizer) -> dict[str, Any]:
         "optimizer": type(optimizer).__name__,
         "step": optimizer.step_count,
         "seed": optimizer._seed,
+        **_settings(optimizer),
     }
     plain = (item for item in optimizer.describe() if item[1] is not None and not callable(item[1]))
     saved.update(plain)
     saved.update({key: gpu.copy(a) for key, a in _states(optimizer)})
     return saved
+
+
+def _settings(optimizer: Optimizer) -> dict[str, str]:
+    """Return what a resumed run depends on and a checkpoint cannot change: how parameters are rounded."""
+    master = {} if optimizer._master is None else {"master": optimizer._master}
+    return {"rounding": optimizer._rounding, **master}
 
 
 def _states(optimizer: Optimizer) -> list[tuple[str, Array]]:
@@ -75,8 +82,13 @@ def load(optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
         raise ValueError(f"the checkpoint must be of {own}, got one of {of}")
     states = dict(_states(optimizer))
     hyper = {n: np.asarray(saved[n]).tolist() for n in optimizer._fields if n in saved}
+    for name, own_setting in _settings(optimizer).items():
+        if name in saved and str(saved[name]) != own_setting:
+            raise ValueError(
+                f"the checkpoint must be of {name}={own_setting!r}, as the optimizer is; got {str(saved[name])!r}"
+            )
     optional = {name for name, value in optimizer.hyperparameters.items() if value is None} | {"lr", "seed"}
-    required = ({"step", *states, *optimizer._fields} - optional) | {"optimizer"}
+    required = ({"step", *states, *optimizer._fields, *_settings(optimizer)} - optional) | {"optimizer"}
     missing = sorted(required - set(saved))
     extra = sorted(set(saved) - required - optional)
     if missing or extra:

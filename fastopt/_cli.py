@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -11,21 +13,26 @@ from typing import Any
 import numpy as np
 
 from . import _article, _measure
+from ._catalog import OPTIMIZERS
 from ._info import info
-from ._optimizer import registry
 
 _SHOWN = (1, 10, 100)
+
+
+# NumPy's arrays have fewer elements than this.
+_MOST = 2**60
 
 
 def size(text: str) -> int:
     """Return the number that `text` stands for: 1000, 2^24 or 2**24."""
     base, power, exponent = text.replace("**", "^").partition("^")
     try:
-        number = int(base) ** int(exponent) if power else int(base)
+        number, times = int(base), int(exponent) if power else 1
     except ValueError:
         raise argparse.ArgumentTypeError(f"must be a number such as 1000000 or 2^24, got {text!r}") from None
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {text!r}")
+    # Looked at before it is raised to that power, which may take all there is of memory and time.
+    if not (1 <= number < _MOST and 0 <= times <= 60) or (number := number**times) >= _MOST:
+        raise argparse.ArgumentTypeError(f"must be from 1 to 2^60, got {text!r}")
     return number
 
 
@@ -33,7 +40,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="fastopt",
         description="Run the article's four examples, then measure every optimizer on this machine. "
-        "'fastopt bench' measures Adam beside its rivals; see 'fastopt bench --help'.",
+        "'fastopt info' tells what this installation can do; 'fastopt bench' measures Adam beside its rivals: see "
+        "'fastopt bench --help'.",
     )
     parser.add_argument("--size", type=size, default=2**24, help="elements per array (default 2^24)")
     parser.add_argument("--dtype", choices=["float32", "float64"], default="float32")
@@ -45,11 +53,49 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal may lack a letter such as µ
+    try:
+        status = _command(arguments)
+        sys.stdout.flush()
+    except MemoryError as error:
+        print(f"fastopt: not enough memory: {error or 'choose a smaller size'}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return status
+
+
+def _command(arguments: Sequence[str]) -> int:
     if arguments[:1] == ["bench"]:
         from ._bench.cli import main as bench  # the rivals are loaded only here
 
         return bench(arguments[1:])
-    options = _parser().parse_args(arguments)
+    if arguments[:1] == ["info"]:
+        argparse.ArgumentParser(prog="fastopt info", description=_TELLS).parse_args(arguments[1:])
+        for name, value in info().items():
+            print(f"{name:16} {value}")
+        return 0
+    return _article_and_speed(_parser(), arguments)
+
+
+_TELLS = "Tell what fastopt runs on here: versions, threads, SIMD, the cache of kernels, CUDA."
+
+
+def check_room(parser: argparse.ArgumentParser, elements: int, arrays: int, itemsize: int) -> None:
+    """Exit with a message if so many arrays of so many elements are more than the machine has memory for."""
+    needed, there = elements * arrays * itemsize, _measure.memory()
+    if needed > there:
+        parser.error(
+            f"{elements:_} elements take {needed / 2**30:_.1f} GiB of memory; this machine has {there / 2**30:.1f}"
+        )
+
+
+def _article_and_speed(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> int:
+    options = parser.parse_args(arguments)
+    # A parameter, a gradient and two states, and as many in the copy for NumPy with its temporary arrays.
+    check_room(parser, options.size, 10, np.dtype(options.dtype).itemsize)
     runs = {name: _article.computed(name) for name in _article.LISTINGS}
     listed = {name: _article.listed(name) for name in _article.LISTINGS}
     if options.plot:
@@ -63,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(_article.picture(runs) if not options.plot else f"picture: {options.plot}")
         _print_header(options)
     measured = []
-    for name, cls in registry.items():
+    for name, cls in OPTIMIZERS.items():
         print(f"measuring {name} ...", end="\r", file=sys.stderr, flush=True)
         result = _measure.speed(cls, options.size, np.dtype(options.dtype))
         measured.append(result._asdict())

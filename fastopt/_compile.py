@@ -139,12 +139,12 @@ def _compile(function: Callable[..., Any], signature: Any, **flags: Any) -> Any:
     return kernel
 
 
-def run(spec: Spec) -> Callable[..., None]:
+def run(rule: Callable[..., Any], codecs: str) -> Callable[..., None]:
     """Return the loop over the elements of one tensor, for use inside compiled code.
 
     It has its flags whatever those of the code around it are.
     """
-    function = named_by_contents(cpu.make_run(spec.rule, spec.text))
+    function = named_by_contents(cpu.make_run(rule, codecs))
     loop: Callable[..., None] = register_jitable(**_ELEMENTS)(function)
     return loop
 
@@ -152,7 +152,7 @@ def run(spec: Spec) -> Callable[..., None]:
 @functools.cache
 def sweep(spec: Spec, parallel: bool) -> Any:
     """Return the kernel that updates all tensors of one dtype."""
-    function = cpu.make_sweep(run(spec), spec.text, spec.scalar_layout)
+    function = cpu.make_sweep(run(spec.rule, spec.text), spec.text, spec.scalar_layout)
     signature = types.void(TABLE, VECTOR, MATRIX, spec.values, types.int64, types.int64)
     return _compile(function, signature, parallel=parallel)
 
@@ -160,18 +160,18 @@ def sweep(spec: Spec, parallel: bool) -> Any:
 @functools.cache
 def direct(spec: Spec) -> Any:
     """Return the kernel that checks and updates one small tensor."""
-    function = cpu.make_direct(run(spec), spec.text, spec.scalar_layout)
+    function = cpu.make_direct(run(spec.rule, spec.text), spec.text, spec.scalar_layout)
     signature = types.int64(VECTOR, MATRIX, TABLE, spec.values, types.int64, types.int64, types.int64, types.int64)
     return _compile(function, signature)
 
 
 @functools.cache
-def refresh() -> Any:
-    """Return the compiled gradient check of :mod:`fastopt._headers`, or None where headers cannot be read."""
+def gather() -> Any:
+    """Return the compiled check of :mod:`fastopt._headers`, or None where headers cannot be read."""
     if _headers.probe() is not None:
         return None
-    signature = types.int64(MATRIX, TABLE, MATRIX, types.int64, types.int64, types.int64, types.int64)
-    return _compile(_headers.refresh, signature)
+    signature = types.int64(MATRIX, MATRIX, MATRIX, types.int64, VECTOR, types.int64, types.int64)
+    return _compile(_headers.gather, signature)
 
 
 def device_kernel(spec: Spec, on_device: bool) -> tuple[Callable[..., None], Any]:

@@ -11,6 +11,20 @@ keras     ``v = beta v + lr g``           ``sqrt(s + eps)``                 ``sq
 article   ``v = beta v + (1 - beta) g``   ``sqrt(s + eps)``                 ``sqrt(v_hat + eps)``
 ========  ==============================  ================================  ==========================
 
+``lr`` is not among the arguments, so that yours can stand beside them. Where it is left out it is fastopt's, not the
+owner's:
+
+========  =======  ========  =======  =======  =======
+default   GD       Momentum  RMSprop  Adam     AdamW
+========  =======  ========  =======  =======  =======
+fastopt   1e-2     1e-2      1e-2     1e-3     1e-3
+torch     1e-3     1e-3      1e-2     1e-3     1e-3
+optax     none     none      none     none     none
+keras     1e-2     1e-2      1e-3     1e-3     1e-3
+========  =======  ========  =======  =======  =======
+
+The article's four listings have 0.1 for all, and theirs alone is an argument: they are runs to be repeated.
+
 Keras (SGD and RMSprop with momentum) and Optax (RMSprop with momentum) keep the learning rate inside the
 velocity. With a constant learning rate that is the same as here; when it changes, it is not.
 """
@@ -28,18 +42,18 @@ def _frozen(by_class: dict[str, dict[str, Any]]) -> Mapping[str, Arguments]:
     return MappingProxyType({name: MappingProxyType(kwargs) for name, kwargs in by_class.items()})
 
 
-_ADAM = {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "eps_root": 0.0, "eps_hat": 0.0}
+_ADAM = {"betas": (0.9, 0.999), "eps": 1e-8, "eps_root": 0.0, "eps_hat": 0.0}
 _KERAS_ADAM = _ADAM | {"eps": 0.0, "eps_hat": 1e-7}
 
 #: ``conventions[owner][class name]`` are keyword arguments of that class; owners are torch, optax, keras and
-#: article. Defaults of the owner are included where it has them.
+#: article. ``lr`` is among the article's alone.
 conventions: Mapping[str, Mapping[str, Arguments]] = MappingProxyType(
     {
         "torch": _frozen(
             {
-                "GD": {"lr": 1e-3},
-                "Momentum": {"lr": 1e-3, "dampening": 0.0},
-                "RMSprop": {"lr": 1e-2, "beta": 0.99, "eps": 1e-8, "eps_root": 0.0},
+                "GD": {},
+                "Momentum": {"dampening": 0.0},
+                "RMSprop": {"beta": 0.99, "eps": 1e-8, "eps_root": 0.0},
                 "Adam": _ADAM,
                 "AdamW": _ADAM | {"weight_decay": 1e-2, "decoupled": True},
             }
@@ -49,15 +63,15 @@ conventions: Mapping[str, Mapping[str, Arguments]] = MappingProxyType(
                 "GD": {},
                 "Momentum": {"dampening": 0.0},
                 "RMSprop": {"beta": 0.9, "eps": 0.0, "eps_root": 1e-8},
-                "Adam": {k: v for k, v in _ADAM.items() if k != "lr"},
-                "AdamW": {k: v for k, v in _ADAM.items() if k != "lr"} | {"weight_decay": 1e-4, "decoupled": True},
+                "Adam": _ADAM,
+                "AdamW": _ADAM | {"weight_decay": 1e-4, "decoupled": True},
             }
         ),
         "keras": _frozen(
             {
-                "GD": {"lr": 1e-2},
-                "Momentum": {"lr": 1e-2, "dampening": 0.0},
-                "RMSprop": {"lr": 1e-3, "beta": 0.9, "eps": 0.0, "eps_root": 1e-7},
+                "GD": {},
+                "Momentum": {"dampening": 0.0},
+                "RMSprop": {"beta": 0.9, "eps": 0.0, "eps_root": 1e-7},
                 "Adam": _KERAS_ADAM,
                 "AdamW": _KERAS_ADAM | {"weight_decay": 4e-3, "decoupled": True},
             }

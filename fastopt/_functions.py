@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import functools
 import inspect
 from collections.abc import Callable, Sequence
@@ -52,10 +53,9 @@ def as_function(cls: type[Any]) -> Callable[..., Array]:
         if twice:
             raise TypeError(f"{name}() got multiple values for {', '.join(twice)}")
         rest = [keywords.pop(state, None) for state in every[len(states) :]]
-        try:
-            method = methods(**keywords)
-        except TypeError:  # unhashable, or wrong: then it is refused once more, and named
-            method = methods.__wrapped__(cls, **keywords)
+        # What may change while it stays the same object, such as an array, must not be what a method is found by.
+        constant = not keywords or all(map(_is_constant, keywords.values()))
+        method = methods(**keywords) if constant else methods.__wrapped__(cls, **keywords)
         if callable(method.lr):
             raise TypeError(f"{name}() takes a number as lr: call the schedule yourself")
         active = method.active_states()
@@ -70,6 +70,13 @@ def as_function(cls: type[Any]) -> Callable[..., Array]:
     function.__signature__ = _signature(cls, timed)  # type: ignore[attr-defined]
     function.__doc__ = _document(cls, name, timed)
     return function
+
+
+def _is_constant(value: Any) -> bool:
+    return type(value) in _CONSTANT or (type(value) is tuple and all(type(item) in _CONSTANT for item in value))
+
+
+_CONSTANT = frozenset({bool, float, int, type(None), np.float32, np.float64, np.int64})
 
 
 def _check_states(
@@ -118,12 +125,13 @@ def update_arrays(
         found = None
     codecs, number, kinds = found or _codecs_of(arrays, names, rounding)
     step = _step_for(codecs, step)
-    spec = method.spec(codecs)
+    values = method.values(step)
+    spec = method.spec(codecs, len(values))
     scalars = Packer(spec.scalars, number)
-    scalars.pack(method.values(step))
+    scalars.pack(values)
     table = np.empty((len(arrays), 1), np.uint64)
     answer = UNSURE
-    if _compile.refresh() is not None:
+    if _compile.gather() is not None:
         ids = np.array([id(a) for a in arrays])
         limit = _threads.PARALLEL_FROM - 1
         kernel = _compile.direct(spec)
@@ -132,7 +140,8 @@ def update_arrays(
         arrays = _check_closely(arrays, names)
         table[:, 0] = [a.ctypes.data for a in arrays]
     if answer in (UNSURE, LARGE):
-        _threads.launch(spec, p.size, (table, *_cached_chunks((p.size,)), scalars.array, seed, step))
+        arguments = (table, *_cached_chunks((p.size,)), scalars.array, seed, step)
+        _threads.launch([(_threads.Kernels(spec, p.size), arguments)])
 
 
 _Kind = tuple[tuple[str, ...], np.dtype[Any], Array]
@@ -186,8 +195,12 @@ def _check_closely(arrays: Sequence[Any], names: Sequence[str]) -> list[Array]:
 
 
 def _depends_on_step(cls: type[Any]) -> bool:
-    method = cls.with_hyperparameters()
-    return bool(method.values(1) != method.values(2))
+    """Say whether the code of `scalars` looks at its first argument, whatever comes of it for some hyperparameters."""
+    code = cls.scalars.__code__
+    step = code.co_varnames[0]
+    used = (i.argval for i in dis.get_instructions(code) if i.opname.startswith("LOAD_"))
+    # From Python 3.13 on one instruction may load two variables; one that an inner function has is in a cell.
+    return step in code.co_cellvars or any(step == name or (type(name) is tuple and step in name) for name in used)
 
 
 def _signature(cls: type[Any], timed: bool) -> inspect.Signature:

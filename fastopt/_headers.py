@@ -31,6 +31,9 @@ _DESCR = _HEAD + 40
 _FLAGS = _HEAD + 48
 _DESCR_BYTEORDER = _HEAD + 10
 _DESCR_TYPE_NUMBER = _HEAD + 12
+# Of a list: `ob_size` and `ob_item`.
+_LIST_SIZE = _HEAD
+_LIST_ITEMS = _HEAD + 8
 
 _CONTIGUOUS = 0x1 | 0x2  # in C or in Fortran order
 _ALIGNED = 0x100
@@ -48,6 +51,12 @@ def data_address(array):
 def writable(array):
     """Say whether the array object at `array` may be written to."""
     return peek_int32(array + _FLAGS) & _WRITEABLE != 0
+
+
+@register_jitable
+def descr(array):
+    """Return the identity of the dtype of the array object at `array`."""
+    return peek_int64(array + _DESCR)
 
 
 @register_jitable
@@ -71,10 +80,10 @@ def same_layout(array, like, ndarray, type_number, itemsize, like_itemsize):
     flags = peek_int32(array + _FLAGS)
     if flags & _CONTIGUOUS == 0 or flags & _ALIGNED == 0:
         return False
-    descr = peek_int64(array + _DESCR)
-    if peek_int32(descr + _DESCR_TYPE_NUMBER) != type_number:
+    dtype = descr(array)
+    if peek_int32(dtype + _DESCR_TYPE_NUMBER) != type_number:
         return False
-    if peek_int8(descr + _DESCR_BYTEORDER) != _NATIVE:
+    if peek_int8(dtype + _DESCR_BYTEORDER) != _NATIVE:
         return False
     dimensions = peek_int32(array + _NDIM)
     if dimensions != peek_int32(like + _NDIM):
@@ -91,37 +100,47 @@ def same_layout(array, like, ndarray, type_number, itemsize, like_itemsize):
     return True
 
 
-# What `refresh` answers below zero; from zero on it is the number of the tensor to look at.
-SAME, MOVED, UNSORTED = -1, -2, -3
+# What `gather` answers.
+SAME, MOVED, UNSORTED, UNSURE = 0, 1, 2, 3
 
 
-def refresh(work, table, fixed, ndarray, type_number, itemsize, param_itemsize):
-    """Check all gradients of a group and read their addresses, in one call.
+@register_jitable
+def item(listed, k):
+    """Return the identity of item `k` of the list object at `listed`."""
+    return peek_int64(peek_int64(listed + _LIST_ITEMS) + 8 * k)
 
-    The rows of `work` are the identities of the gradients, of the parameters, the addresses found, the
-    numbers of elements, and an order that sorted the gradients by address when they were last looked at.
-    `fixed` holds the sorted first and past-the-end addresses of parameters and states. Nothing but the
-    row of found addresses is written.
-    """
-    grads, params, found, sizes, order = work[0], work[1], work[2], work[3], work[4]
-    moved = False
-    for t in range(grads.shape[0]):
-        if not same_layout(grads[t], params[t], ndarray, type_number, itemsize, param_itemsize):
-            return t
-        if not writable(params[t]) or data_address(params[t]) != np.int64(table[1, t]):
-            return t
-        if element_count(params[t]) != sizes[t]:
-            return t
-        found[t] = data_address(grads[t])
-        moved |= found[t] != np.int64(table[0, t])
-    if not moved:
-        return SAME
+
+@register_jitable
+def same_items(listed, ids):
+    """Say whether the list object at `listed` holds the objects with these identities, in this order."""
+    same = peek_int64(listed + _LIST_SIZE) == ids.shape[0]
+    for k in range(ids.shape[0] if same else 0):
+        same &= item(listed, k) == ids[k]
+    return same
+
+
+@register_jitable
+def unchanged(written):
+    """Say whether arrays are where and as they were, and writable: see :func:`gather`."""
+    for w in range(written.shape[1]):
+        array = written[0, w]
+        if not writable(array) or data_address(array) != written[1, w] or descr(array) != written[3, w]:
+            return False
+        if element_count(array) != written[2, w]:
+            return False
+    return True
+
+
+@register_jitable
+def overlap(grads, fixed):
+    """Return MOVED, or UNSORTED, or UNSURE if gradients share memory with each other or with what is written."""
+    found, sizes, itemsizes, order = grads[2], grads[3], grads[6], grads[7]
     past = np.int64(0)
     for k in range(order.shape[0]):
         t = order[k]
         if sizes[t] == 0:
             continue
-        first, end = found[t], found[t] + sizes[t] * itemsize
+        first, end = found[t], found[t] + sizes[t] * itemsizes[t]
         if first < past:
             return UNSORTED
         past = end
@@ -133,8 +152,38 @@ def refresh(work, table, fixed, ndarray, type_number, itemsize, param_itemsize):
             else:
                 high = middle
         if low > 0 and fixed[1, low - 1] > first:
-            return t
+            return UNSURE
     return MOVED
+
+
+def gather(grads, written, fixed, ndarray, params, listed, given):
+    """Check all gradients of a step and read their addresses, in one call.
+
+    The rows of `grads` are, for each tensor: the identities of the gradient and of the parameter, the address found,
+    the number of elements, NumPy's numbers of the gradient's dtype, the sizes of a parameter's and of a gradient's
+    elements, an order that sorted the gradients by address when they were last looked at, and the address that was
+    found then. `written` has the identity, the address, the number of elements and the identity of the dtype of every
+    array that the step writes, `fixed` their sorted first and past-the-end addresses. `params` are the identities of
+    the parameters as they were given, and `listed` is that of a list of those that are there now, or 0. `given` is the
+    identity of the list of the gradients.
+
+    Nothing is written but what was found of the gradients, and, once all is well, their last addresses.
+    """
+    if (listed != 0 and not same_items(listed, params)) or not unchanged(written):
+        return UNSURE
+    moved = False
+    for t in range(grads.shape[1]):
+        grad = grads[0, t] = item(given, t)
+        if not same_layout(grad, grads[1, t], ndarray, grads[4, t], grads[6, t], grads[5, t]):
+            return UNSURE
+        grads[2, t] = data_address(grad)
+        moved |= grads[2, t] != grads[8, t]
+    if not moved:
+        return SAME
+    answer = overlap(grads, fixed)
+    if answer == MOVED:
+        grads[8] = grads[2]
+    return answer
 
 
 def probe() -> str | None:
@@ -150,14 +199,15 @@ def probe() -> str | None:
     int64, int32, char = ctypes.c_int64.from_address, ctypes.c_int32.from_address, ctypes.c_char
     for a in samples:
         at = id(a)
-        descr, flags = int64(at + _DESCR).value, int32(at + _FLAGS).value
+        dtype, flags = int64(at + _DESCR).value, int32(at + _FLAGS).value
         shape, strides = int64(at + _SHAPE).value, int64(at + _STRIDES).value
         seen = {
             "type": int64(at + _TYPE).value == id(np.ndarray),
             "data": int64(at + _DATA).value == a.ctypes.data,
             "ndim": int32(at + _NDIM).value == a.ndim,
-            "type number": int32(descr + _DESCR_TYPE_NUMBER).value == a.dtype.num,
-            "byte order": char.from_address(descr + _DESCR_BYTEORDER).value == b"=",
+            "dtype": dtype == id(a.dtype),
+            "type number": int32(dtype + _DESCR_TYPE_NUMBER).value == a.dtype.num,
+            "byte order": char.from_address(dtype + _DESCR_BYTEORDER).value == b"=",
             "contiguous": bool(flags & _CONTIGUOUS) == a.flags.forc,
             "writable": bool(flags & _WRITEABLE) == a.flags.writeable,
             "aligned": bool(flags & _ALIGNED) == a.flags.aligned,
@@ -167,4 +217,9 @@ def probe() -> str | None:
         wrong = [name for name, agrees in seen.items() if not agrees]
         if wrong:
             return f"the header of an array reads differently in: {', '.join(wrong)}"
+    items = [object(), object()]
+    at = id(items)
+    first = int64(at + _LIST_ITEMS).value
+    if int64(at + _LIST_SIZE).value != 2 or [int64(first + 8 * k).value for k in (0, 1)] != [id(i) for i in items]:
+        return "a list reads differently"
     return None

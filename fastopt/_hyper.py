@@ -23,9 +23,11 @@ class Hyperparameter(Generic[T]):
 
     name: str
 
-    def __init__(self, default: T, check: Check[T]) -> None:
+    def __init__(self, default: T, check: Check[T], *, guards: bool = False) -> None:
         self.default = default
         self.check = check
+        #: Whether it keeps a divisor from zero.
+        self.guards = guards
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
@@ -45,10 +47,12 @@ class Hyperparameter(Generic[T]):
 
     def with_default(self, default: T) -> Hyperparameter[T]:
         """Return the same hyperparameter with another default, for a subclass."""
-        return Hyperparameter(default, self.check)
+        return Hyperparameter(default, self.check, guards=self.guards)
 
 
 def _number(name: str, value: Any) -> float:
+    if getattr(value, "shape", None) == () and hasattr(value, "item") and not isinstance(value, np.generic):
+        value = value.item()  # an array without dimensions, of any library: what schedules of Optax's and JAX's return
     real = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
     if not real:
         raise TypeError(f"{name} must be a number, got {type(value).__name__} {value!r}")
@@ -125,6 +129,11 @@ def betas(first: float, second: float) -> Hyperparameter[tuple[float, float]]:
 def nonnegative(default: float) -> Hyperparameter[float]:
     """A finite number >= 0."""
     return Hyperparameter(default, _nonnegative)
+
+
+def epsilon(default: float) -> Hyperparameter[float]:
+    """A finite number >= 0 that keeps a divisor from zero: above 0, it is so in the dtype of the arithmetic, too."""
+    return Hyperparameter(default, _nonnegative, guards=True)
 
 
 def optional_fraction(default: float | None) -> Hyperparameter[float | None]:

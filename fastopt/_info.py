@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -12,7 +13,13 @@ import numpy as np
 from . import __version__, _cache, _headers, _threads
 from ._cuda import toolchain
 
-_SIMD = (("avx512f", 512), ("avx2", 256), ("avx", 256), ("sse2", 128), ("sve", 128), ("neon", 128))
+_SIMD = (("avx512f", 512), ("avx2", 256), ("avx", 256), ("vsx", 128), ("vector", 128))
+
+
+def _simd_bits(features: Mapping[str, bool], machine: str) -> int:
+    """Return the width of the vector registers: at least 128 on these kinds of processors, whatever LLVM says."""
+    least = 128 if machine.lower() in ("x86_64", "amd64", "arm64", "aarch64") else 64
+    return max(least, *(bits for name, bits in _SIMD if features.get(name)), 0)
 
 
 def info() -> dict[str, Any]:
@@ -51,7 +58,7 @@ def info() -> dict[str, Any]:
         "threads": _threads.budget(),
         "parallel_from": _threads.PARALLEL_FROM,
         "cpu": llvm.get_host_cpu_name(),
-        "simd_bits": next((bits for name, bits in _SIMD if features.get(name)), 64),
+        "simd_bits": _simd_bits(features, platform.machine()),
         "kernel_cache": _cache.problem or "on",
         "array_headers": _headers.probe() or "read directly",
         "cuda": toolchain.describe(),

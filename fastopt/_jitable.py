@@ -86,7 +86,8 @@ def jitable(optimizer: type[Optimizer], **hyperparameters: Any) -> Callable[...,
     @overload(update, jit_options=_compile.INSIDE, strict=False)
     def _update(*arguments: Any) -> Any:
         dtype = _check_types(names, _expect(names, arguments, NumbaTypeError))
-        run = _compile.run(method.plain_spec(dtype))
+        method.check_dtype(dtype)
+        run = _compile.run(method._rule, " ".join([dtype.name] * count))
         itemsize = dtype.itemsize
         cast = np.float32 if dtype == np.float32 else np.float64
 

@@ -6,10 +6,13 @@ shared machine's memory can change by half within minutes.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import random
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -17,7 +20,6 @@ from numba.extending import register_jitable
 
 from . import _compile, _threads
 from ._optimizer import Optimizer
-from ._plan import Group
 
 T = TypeVar("T")
 
@@ -90,23 +92,39 @@ def _make_stream(states: int) -> Callable[..., Any]:
     return lambda s, g, p, *rest: (*others(s, g, p, *rest[:-1]), rest[-1] + s[0] * g)
 
 
-def stream(group: Group) -> Callable[[], None]:
-    """Return a function that streams over the arrays of a group, reading and writing as a step does.
+def stream(optimizer: Optimizer) -> Callable[[], None]:
+    """Return a function that streams over the arrays of an optimizer, reading and writing as a bound step does.
 
     Raises
     ------
     ValueError
-        If no gradients were bound or read yet.
+        If no gradients were bound yet, or the parameters are of several formats.
     """
-    if not group.grads:
-        raise ValueError("the group must have read gradients, got none")
+    (group,), gather = optimizer._groups, optimizer._plan.gather
+    if gather.bound is None:
+        raise ValueError("the optimizer must have bound gradients, got none")
     states = len(group.codecs) - 2
     spec = _compile.Spec(_make_stream(states), 1, group.codecs)
     values = np.full(1, 1e-3, spec.number)
     table = group.table.copy()
-    table[0] = group.found  # the gradients that were read; a step brings them into its own table
+    table[0] = gather.bound.found
     arguments = (table, group.items, group.chunks, values, 0, 0)
-    return lambda: _threads.launch(spec, group.elements, arguments)
+    launch = (_threads.Kernels(spec, group.elements), arguments)
+
+    def run() -> None:
+        assert optimizer._groups  # kept alive here, as its arrays are in the table by their addresses alone
+        _threads.launch([launch])
+
+    return run
+
+
+def memory() -> int:
+    """Return how many bytes of memory this machine has, or this process may have."""
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")] if hasattr(os, "sysconf") else []
+    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):  # not Linux; or "max"
+            limits.append(int(Path(file).read_text()))
+    return min(limits, default=2**63)
 
 
 def plain_numpy(optimizer: Optimizer, g: Any) -> Callable[[], None]:
@@ -130,7 +148,7 @@ def speed(cls: type[Optimizer], elements: int, dtype: Any, *, seconds: float = 3
     optimizer = cls(p)
     optimizer.bind(g)
     (group,) = optimizer._groups
-    functions = {"stream": stream(group), "step": optimizer.step}
+    functions = {"stream": stream(optimizer), "step": optimizer.step}
     if beside_numpy:
         functions["numpy"] = plain_numpy(optimizer, g)
     for function in functions.values():

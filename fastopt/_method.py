@@ -169,13 +169,35 @@ class Method:
     def _decay_scalar(self, lr: float) -> float:
         return 1.0 - lr * self.weight_decay if self.decoupled else self.weight_decay
 
-    def spec(self, codecs: tuple[str, ...]) -> Spec:
-        """Return what the kernel for a gradient, a parameter and states in these codecs is compiled from."""
+    def spec(self, codecs: tuple[str, ...], scalars: int | None = None) -> Spec:
+        """Return what the kernel for a gradient, a parameter and states in these codecs is compiled from.
+
+        `scalars` is how many :meth:`values` returns, for those who know.
+        """
         spec = self._specs.get(codecs)
         if spec is None:
-            count = len(self.scalars(1, 0.0, *self._numbers)) + self._wrapped
-            spec = self._specs[codecs] = Spec(self._rule, count, codecs)
+            spec = Spec(self._rule, len(self.values(1)) if scalars is None else scalars, codecs)
+            self.check_dtype(spec.number)
+            self._specs[codecs] = spec
         return spec
+
+    def check_dtype(self, dtype: np.dtype[Any]) -> None:
+        """Raise unless what keeps divisors from zero does so in arithmetic of this dtype.
+
+        Raises
+        ------
+        ValueError
+            If a number above 0 would be rounded to 0.
+        """
+        for name, field in self._fields.items():
+            value = getattr(self, name)
+            with np.errstate(all="ignore"):
+                vanishes = field.guards and value > 0 and dtype.type(value) == 0
+            if vanishes:
+                least = np.finfo(dtype).smallest_subnormal
+                raise ValueError(
+                    f"{name} must be 0 or at least {least:.2g} where arithmetic is in {dtype}, got {value!r}"
+                )
 
     def plain_spec(self, dtype: np.dtype[Any]) -> Spec:
         """Return the same for arrays that are all of `dtype`, float32 or float64."""
@@ -197,6 +219,13 @@ class Method:
             return own
 
         return register_jitable(**EXACT)(named_by_contents(values))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        own = inspect.getattr_static(type(self), name, None)
+        settable = own.fset is not None if isinstance(own, property) else hasattr(own, "__set__")
+        if not (name.startswith("_") or settable):
+            raise AttributeError(f"{type(self).__name__} has no {name!r} to set; it has {', '.join(self._fields)}")
+        super().__setattr__(name, value)
 
     def describe(self) -> Iterator[tuple[str, Any]]:
         """Yield the name and the value of every hyperparameter."""

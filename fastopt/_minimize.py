@@ -85,11 +85,11 @@ def minimize(
         ``fun(x)`` returns the loss, a number; with ``grad=True`` the pair of loss and gradient. `x` is
         read-only and updated in place between calls: copy it to keep it.
     x0 : array_like
-        Where to start; not changed. float32 stays float32, anything else becomes float64.
+        Where to start; not changed. float32 stays float32, any other real dtype becomes float64.
     grad : callable or True
         ``grad(x)`` returns the gradient, of the shape of `x`.
     optimizer : callable, default Adam
-        ``optimizer(x)`` returns the optimizer: a class, or for its hyperparameters
+        ``optimizer(x)`` returns the optimizer of that very array: a class, or for its hyperparameters
         ``functools.partial(fastopt.Adam, lr=0.1)``.
     tol : float, default 1e-6
         Stop when no component of the gradient is larger than this, in absolute value; >= 0.
@@ -111,7 +111,7 @@ def minimize(
     Raises
     ------
     TypeError, ValueError
-        If an argument or a gradient is not acceptable.
+        If an argument or a gradient is not acceptable, such as complex numbers or a masked array.
     ImportError
         If `progress` is asked for and tqdm is missing.
 
@@ -137,12 +137,16 @@ def minimize(
     if not isinstance(max_iter, (int, np.integer)) or isinstance(max_iter, bool) or max_iter < 0:
         raise ValueError(f"max_iter must be an integer >= 0, got {max_iter!r}")
     evaluate = _evaluator(fun, grad)
-    start = np.asarray(x0)
+    start = np.asarray(_plain("x0", x0))
     x = np.array(start, dtype=start.dtype if start.dtype in (np.float32, np.float64) else np.float64, order="C")
     g = np.empty_like(x)
     opt = optimizer(x)
     if not isinstance(opt, Optimizer):
         raise TypeError(f"optimizer must return a fastopt optimizer, got {type(opt).__name__} {opt!r}")
+    if opt.params is not x:
+        raise ValueError(
+            f"optimizer must return an optimizer of the array that it is called with, got one of others: {opt!r}"
+        )
     opt.bind(g)
     seen = x.view()
     seen.flags.writeable = False
@@ -162,7 +166,7 @@ def minimize(
                 what = "loss" if not np.isfinite(loss) else "gradient"
                 _stop(best, 3, f"the {what} is not finite after {nit} updates; x is from {best.nit} updates")
                 break
-            best.fun, best.nit = loss, nit
+            best.fun, best.nit, best.nfev, best.njev = loss, nit, nit + 1, nit + 1
             best.x[...], best.jac[...] = x, g
             if norm <= tol:
                 _stop(best, 0, f"the gradient is within tol: {norm:.3g} <= {tol:g} after {nit} updates")
@@ -179,9 +183,24 @@ def minimize(
             opt.step()
             if step_tol > 0:
                 moved = float(np.max(np.abs(x - best.x), initial=0.0))
-    best.nfev = best.njev = len(losses)
+    best.nfev = best.njev = len(losses)  # one more than for the point, where the last was not finite
     best.history = {"fun": np.array(losses), "grad_norm": np.array(norms)}
     return best
+
+
+def _plain(name: str, given: Any) -> Any:
+    """Return what is given, if it is neither complex nor masked.
+
+    Raises
+    ------
+    TypeError
+        If it is, and something of it would be lost.
+    """
+    if isinstance(given, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array; its mask would be ignored: pass {name}.data to use every element")
+    if np.iscomplexobj(given):
+        raise TypeError(f"{name} must be real, got the complex {given!r}")
+    return given
 
 
 def _stop(result: MinimizeResult, status: int, message: str) -> None:
@@ -204,7 +223,7 @@ def _evaluator(fun: Callable[[Array], Any], grad: Any) -> Callable[[Array, Array
         loss, gradient = fun(x) if grad is True else (fun(x), grad(x))
         if np.shape(gradient) != g.shape:
             raise ValueError(f"the gradient must have the shape of x, {g.shape}; got {np.shape(gradient)}")
-        g[...] = gradient
+        g[...] = _plain("the gradient", gradient)
         if np.size(loss) != 1:
             raise ValueError(f"fun must return one number, got an array of shape {np.shape(loss)}")
         return float(np.asarray(loss).reshape(()))

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from operator import setitem
 from typing import Any, ClassVar
 
+import numpy as np
+
 from . import _checkpoint, _formats
-from ._arrange import codecs_of, make_groups, make_states
-from ._arrays import Array, Structure, check_array, check_disjoint, check_integer, flatten, format_of
+from ._arrange import Plan, codecs_of, make_groups, make_states
+from ._arrays import check_array, check_disjoint, check_integer, check_writable, flatten, format_of
 from ._cuda import arrays as gpu
-from ._cuda.plan import DeviceGroup
+from ._gather import Gather
 from ._method import Method
 from ._plan import Group
 
-#: Every optimizer by its class name, for those who wish to go through all of them.
-registry: dict[str, type[Optimizer]] = {}
+_DEFAULT = object()
 
 
 class Optimizer(Method):
@@ -67,15 +69,17 @@ class Optimizer(Method):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        registry[cls.__name__] = cls
-        params = inspect.Parameter("params", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        lr, *rest = cls.parameters()
+        first = [inspect.Parameter("params", positional), lr.replace(kind=positional)]
         own = {"state_dtype": None, "rounding": "nearest", "master": None, "seed": 0, "capturable": False}
         others = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=d) for n, d in own.items()]
-        cls.__signature__ = inspect.Signature([params, *cls.parameters(), *others])
+        cls.__signature__ = inspect.Signature([*first, *rest, *others])
 
     def __init__(
         self,
         params: Any,
+        lr: Any = _DEFAULT,
         *,
         state_dtype: Any = None,
         rounding: str = "nearest",
@@ -86,33 +90,46 @@ class Optimizer(Method):
     ) -> None:
         if not hasattr(type(self), "make"):
             raise TypeError(f"{type(self).__name__} has no rule: make one of its subclasses, such as fastopt.Adam")
+        if lr is not _DEFAULT:
+            hyperparameters["lr"] = lr
         structure, given = flatten("params", params)
         arrays = [gpu.as_header(structure.label("params", t), a) for t, a in enumerate(given)]
-        for t, array in enumerate(arrays):
-            check_array(structure.label("params", t), array, written=True)
+        named = [(structure.label("params", t), a) for t, a in enumerate(arrays)]
+        for name, array in named:
+            check_array(name, array, written=True)
             if capturable and gpu.device_of(array) is None:
-                where = structure.label("params", t)
-                raise TypeError(f"capturable=True needs all arrays on GPUs; {where} is on the CPU")
-        check_disjoint((structure.label("params", t), a) for t, a in enumerate(arrays))
+                raise TypeError(f"capturable=True needs all arrays on GPUs; {name} is on the CPU")
+        check_disjoint(named)
         self._capturable, self._steps = bool(capturable), 0
         self._set_hyperparameters(dict(self.hyperparameters) | hyperparameters)
         kept = structure.kind == "array" or isinstance(params, (Mapping, Sequence))
-        self.params: Any = params if kept else given
-        self._structure: Structure = structure
-        self._arrays: list[Array] = arrays
+        self._params: Any = params if kept else given
+        self._structure, self._arrays = structure, arrays
         names = self._state_names = self.active_states()
         self._seed = check_integer("seed", seed, 0)
         formats = [str(format_of(a.dtype)) for a in arrays]
         _formats.check_rounding(rounding, master, formats)
+        self._rounding, self._master = rounding, master
         by_state = _formats.by_state(state_dtype, names, type(self).__name__)
         self._codecs = [codecs_of(f, rounding, master, by_state, names, self.squares) for f in formats]
+        self._check_dtypes()
         self._states = make_states(self._arrays, self._codecs, names)
-        self._groups = self._make_groups()
-        self._set_clocks(0)
+        self._make_plan()
+        self._plan.set_clocks(0, self._learning_rate)
 
-    def _make_groups(self) -> list[Group]:
-        arrays = (self._structure, self._arrays, self._codecs, self._states)
-        return make_groups(*arrays, self._seed, self, capturable=self._capturable)
+    def _make_plan(self) -> None:
+        structure, arrays, states = self._structure, self._arrays, self._states
+        self._groups = make_groups(structure, arrays, self._codecs, states, self._seed, self, self._capturable)
+        self._plan = Plan(self._groups, Gather(structure, self._params, arrays, states, self._groups))
+
+    def _check_dtypes(self) -> None:
+        for number in {_formats.number_of(param) for param, *_ in self._codecs}:
+            self.check_dtype(np.dtype(number))
+
+    @property
+    def params(self) -> Any:
+        """The parameters, as they were given."""
+        return self._params
 
     @property
     def capturable(self) -> bool:
@@ -122,20 +139,13 @@ class Optimizer(Method):
     @property
     def step_count(self) -> int:
         """The number of steps taken; with `capturable`, asked of the GPU, after all that it was asked for."""
-        return next((group.read_step() for group in self._clocks()), self._steps)
+        counted = self._plan.read_step()
+        return self._steps if counted is None else counted
 
     @step_count.setter
     def step_count(self, step: int) -> None:
-        self._steps = step
-        self._set_clocks(step)
-
-    def _set_clocks(self, step: int | None) -> None:
-        for group in self._clocks():
-            group.write_clock(step, self._learning_rate(1))
-
-    def _clocks(self) -> list[DeviceGroup]:
-        """Return the groups that keep the step number and `lr` themselves."""
-        return [group for group in self._groups if isinstance(group, DeviceGroup) and group.capturable]
+        self._steps = check_integer("step_count", step, 0)
+        self._plan.set_clocks(self._steps, self._learning_rate)
 
     def _changed(self) -> None:
         super()._changed()
@@ -148,7 +158,9 @@ class Optimizer(Method):
                 f"{type(self).__name__} has the states {self._state_names}; this change would make them "
                 f"{self.active_states()}: make a new optimizer instead"
             )
-        self._set_clocks(None)
+        if self._groups:
+            self._check_dtypes()
+            self._plan.set_clocks(None, self._learning_rate)
 
     @property
     def state(self) -> dict[str, Any]:
@@ -199,26 +211,16 @@ class Optimizer(Method):
             If the stream is being captured into a graph and the step cannot be.
         """
         step = self._steps + 1
+        values = self.values(step)  # first of all: an `lr` that is a function may do anything to the arrays
+        if self._steps != step - 1:
+            raise RuntimeError(f"lr({step}) took a step of the optimizer whose step it is asked for")
         if grads is None:
-            self._recall()
+            self._plan.gather.recall()
         else:
-            self._read(grads)
-        values = self.values(step)
+            self._plan.gather.read(self._structure.unpack("grads", grads))
         for group in self._groups:
-            group.aim(stream)
-            group.prepare(self.spec(group.codecs), values)
-        for group in self._groups:
-            group.launch(step)
-        self._steps = step
-
-    def _read(self, grads: Any) -> None:
-        arrays = self._structure.unpack("grads", grads)
-        for group in self._groups:
-            group.read([arrays[t] for t in group.indices])
-
-    def _recall(self) -> None:
-        for group in self._groups:
-            group.recall()
+            group.prepare(self.spec(group.codecs, len(values)), values, stream)
+        self._plan.run(step, (setitem, self.__dict__, "_steps", step))
 
     def bind(self, grads: Any) -> None:
         """Check `grads` once and use these very arrays in every later ``step()`` without an argument.
@@ -236,9 +238,7 @@ class Optimizer(Method):
         TypeError, ValueError
             As for :meth:`step`.
         """
-        self._read(grads)
-        for group in self._groups:
-            group.bind()
+        self._plan.gather.bind(self._structure.unpack("grads", grads))
 
     def state_dict(self) -> dict[str, Any]:
         """Return a checkpoint: one flat dict of numbers and of copies of the state arrays.
@@ -249,8 +249,8 @@ class Optimizer(Method):
         Returns
         -------
         dict
-            ``optimizer``, ``step``, ``seed``, every hyperparameter by name, and all arrays of :attr:`state`: ``m``
-            for a single array, ``m/0`` or ``m/name`` for a sequence or a mapping.
+            ``optimizer``, ``step``, ``seed``, ``rounding``, ``master`` if there is one, every hyperparameter by name,
+            and all arrays of :attr:`state`: ``m`` for a single array, ``m/0`` or ``m/name`` for others.
         """
         return _checkpoint.save(self)
 
@@ -273,28 +273,28 @@ class Optimizer(Method):
         """
         _checkpoint.load(self, saved)
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name.startswith("_") or name in ("params", "step_count") or hasattr(type(self), name)):
-            allowed = ", ".join(self._fields)
-            raise AttributeError(f"{type(self).__name__} has no {name!r} to set; it has {allowed}")
-        super().__setattr__(name, value)
-
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy or a pickle needs; addresses and compiled rules are made anew from it."""
         if any(gpu.device_of(a) is not None for a in self._arrays):
             raise TypeError(f"{type(self).__name__} of arrays on a GPU cannot be copied or pickled: use state_dict()")
-        return {name: value for name, value in self.__dict__.items() if name not in ("_groups", "_rule", "_specs")}
+        made_anew = ("_groups", "_plan", "_rule", "_specs")
+        return {name: value for name, value in self.__dict__.items() if name not in made_anew}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take what :meth:`__getstate__` returned, with arrays that may be read-only or in a file now."""
         self.__dict__.update(state)
+        for t, array in enumerate(self._arrays):
+            label = self._structure.label("params", t)
+            check_array(label, array, written=True)
+            for name, row in self._states.items():
+                if (own := row[t]) is not None:
+                    check_writable(f"the state {name!r} of {label}", own)
         self._changed()
-        self._groups = self._make_groups()
+        self._make_plan()
 
     def __repr__(self) -> str:
         elements = sum(a.size for a in self._arrays)
         dtypes = " and ".join(group.own[0] for group in self._groups)
-        count = len(self._arrays)
-        arrays = f"{count} array{'s' if count != 1 else ''}, {elements:_} elements"
-        taken = f"step_count={self.step_count}"
+        arrays = f"{len(self._arrays)} array{'s' if len(self._arrays) != 1 else ''}, {elements:_} elements"
         hyper = (f"{name}={value!r}" for name, value in self.describe())
-        return f"{type(self).__name__}({', '.join([arrays, dtypes, taken, *hyper])})"
+        return f"{type(self).__name__}({', '.join([arrays, dtypes, f'step_count={self.step_count}', *hyper])})"

@@ -14,12 +14,20 @@ Serial and parallel sweeps are one function compiled twice and give the same bit
 
 from __future__ import annotations
 
+import functools
+import logging
 import os
 import threading
-from collections.abc import Callable
+import time
+from collections import deque
+from collections.abc import Sequence
+from itertools import starmap
+from operator import call
+from pathlib import Path
 from typing import Any
 
 import numba
+from numba.core.compiler_lock import global_compiler_lock
 from numba.np.ufunc import parallel as _layer
 
 from . import _compile
@@ -28,18 +36,43 @@ from . import _compile
 # 2 threads: 5.4 µs serial beside 4.7 µs at 2^14 elements, 12.5 beside 9.2 at 2^15.
 PARALLEL_FROM = 1 << 15
 
-_workqueue = threading.Lock()
+_workqueue: dict[str, object] = {}  # which step has the layer
 _orphan = False  # a forked child of a process that had launched the threads
 
 
 def _after_fork() -> None:
-    global _orphan, _workqueue
+    global _orphan
     _orphan = bool(_layer._is_initialized)
-    _workqueue = threading.Lock()
+    _workqueue.clear()
+    global_compiler_lock.release()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    # A child has the locks of its parent as they are, and only the thread that forked: what another one held, such as
+    # Numba's lock while it compiled, would never be released.
+    os.register_at_fork(
+        before=global_compiler_lock.acquire,
+        after_in_parent=global_compiler_lock.release,
+        after_in_child=_after_fork,
+    )
+
+
+def _forked() -> bool:
+    """Say whether this process began, by a fork, after Numba was loaded in it, as far as can be told."""
+    try:
+        stat = Path("/proc/self/stat").read_text()
+        ticks = int(stat.rpartition(")")[2].split()[19])  # from the start of the system to that of the process
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, AttributeError, ValueError):
+        return False
+    # Numba loads logging, which notes the time; a process that was not forked is older than what it loaded.
+    loaded: float = logging._startTime  # type: ignore[attr-defined]
+    since = time.time() - (loaded / 1e9 if loaded > 1e15 else loaded)  # nanoseconds from Python 3.13 on
+    return age < since - 0.05
+
+
+# Numba may have launched the threads before fastopt was loaded: in this process, or in the one that it was forked from.
+_orphan = bool(_layer._is_initialized) and _forked()
 
 
 def _tbb_comes_first() -> bool:
@@ -100,34 +133,61 @@ def layer() -> str:
     return str(numba.threading_layer())
 
 
-def compile_for(spec: _compile.Spec, elements: int) -> None:
-    """Compile the kernel that :func:`launch` would choose now."""
-    _compile.sweep(spec, elements >= PARALLEL_FROM and budget() > 1)
+class Kernels:
+    """The sweeps of a spec over so many elements, each compiled when it is first asked for."""
+
+    def __init__(self, spec: _compile.Spec, elements: int) -> None:
+        self._spec, self.large = spec, elements >= PARALLEL_FROM
+
+    @functools.cached_property
+    def serial(self) -> Any:
+        return _compile.sweep(self._spec, False)
+
+    @functools.cached_property
+    def parallel(self) -> Any:
+        return _compile.sweep(self._spec, True)
+
+    def compile(self) -> None:
+        """Compile the one that :func:`launch` would take now."""
+        _ = self.parallel if self.large and budget() > 1 else self.serial
 
 
-def launch(spec: _compile.Spec, elements: int, arguments: tuple[Any, ...]) -> None:
-    """Run the sweep of `spec` over `elements` elements in as many threads as it is worth."""
-    threads = budget() if elements >= PARALLEL_FROM else 1
-    if threads == 1:
-        _compile.sweep(spec, False)(*arguments)
-    elif numba.threading_layer() != "workqueue":
-        _parallel(_compile.sweep(spec, True), threads, arguments)
-    elif _workqueue.acquire(blocking=False):
-        try:
-            _parallel(_compile.sweep(spec, True), threads, arguments)
-        finally:
-            _workqueue.release()
-    else:
-        _compile.sweep(spec, False)(*arguments)
+#: Takes all that an iterator yields and keeps nothing.
+_make_all = deque[None](maxlen=0).extend
+#: A sweep, and its arguments.
+Launch = tuple[Kernels, tuple[Any, ...]]
 
 
-def _parallel(kernel: Callable[..., None], threads: int, arguments: tuple[Any, ...]) -> None:
-    allowed = numba.get_num_threads()
-    if threads == allowed:
-        kernel(*arguments)
-        return
-    numba.set_num_threads(threads)
+def launch(launches: Sequence[Launch], *others: tuple[Any, ...]) -> None:
+    """Run sweeps, each in as many threads as it is worth, and then make other calls of (function, arguments ...).
+
+    All of it or nothing: everything is compiled and decided before the first runs, and then all are called from C,
+    where Python runs no handler of a signal between them. The exception of a Ctrl-C comes when the last is done.
+    """
+    for kernels, _ in launches:
+        if kernels.large and (threads := budget()) > 1:
+            _launch_in_parallel(launches, threads, others)
+            return
+    calls: list[tuple[Any, ...]] = []
+    for kernels, arguments in launches:
+        calls.append((kernels.serial, *arguments))
+    calls += others
+    _make_all(starmap(call, calls))
+
+
+def _launch_in_parallel(launches: Sequence[Launch], threads: int, others: Sequence[tuple[Any, ...]]) -> None:
+    step = object()
     try:
-        kernel(*arguments)
+        alone = numba.threading_layer() != "workqueue" or _workqueue.setdefault("taken by", step) is step
+        calls: list[tuple[Any, ...]] = []
+        for kernels, arguments in launches:
+            in_parallel = kernels.large and alone
+            calls.append((kernels.parallel if in_parallel else kernels.serial, *arguments))
+        allowed = numba.get_num_threads()
+        if threads != allowed:
+            set_threads = _layer._set_num_threads
+            calls = [(set_threads, threads), *calls, (set_threads, allowed)]
+        _make_all(starmap(call, [*calls, *others]))
     finally:
-        numba.set_num_threads(allowed)
+        if _workqueue.get("taken by") is step:
+            _workqueue.clear()

@@ -7,6 +7,8 @@ import textwrap
 
 import pytest
 
+from fastopt import _compile
+
 
 @pytest.fixture
 def run_script(tmp_path):
@@ -26,3 +28,10 @@ def run_script(tmp_path):
         return done.stdout.strip()
 
     return run
+
+
+@pytest.fixture(params=["fast", "close"])
+def both_checks(request, monkeypatch):
+    """Run a test twice: with array headers read from compiled code, and in Python alone."""
+    if request.param == "close":
+        monkeypatch.setattr(_compile, "gather", lambda: None)

@@ -172,13 +172,22 @@ def test_losses_are_shown():
         (["--compare", "empty.json"], "holds no figures"),
         (["--compare", "text.json"], "holds no figures"),
         (["--compare", "other.json"], "none of the cases"),
+        (["--compare", "bare.json"], "holds no figures"),
+        (["--compare", "alone.json"], "none of the cases"),
+        (["--compare", "bytes.json"], "decode"),
+        (["--sizes", "2^45"], "of memory"),
+        (["--roofline", "2^45"], "of memory"),
     ],
 )
 def test_what_cannot_work_is_refused_before_measuring(arguments, words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty.json").write_text("{}")
     (tmp_path / "text.json").write_text("?")
-    (tmp_path / "other.json").write_text(json.dumps({"rows": [{"case": "7", "ratio": 1.0}]}))
+    rows = [{"case": "7", "ratio": 1.0, "peer": peer} for peer in ("fastopt", "streaming")]
+    (tmp_path / "other.json").write_text(json.dumps({"rows": rows}))
+    (tmp_path / "bare.json").write_text(json.dumps({"rows": [{"case": "64", "ratio": 1.0}]}))
+    (tmp_path / "alone.json").write_text(json.dumps({"rows": [{"case": "64", "ratio": 1.0, "peer": "fastopt"}]}))
+    (tmp_path / "bytes.json").write_bytes(b"\xff\xfe\x00")
     monkeypatch.setattr(run, "compare", lambda *given: pytest.fail("measured"))
     with pytest.raises(SystemExit) as caught:
         _cli.main([*QUICK, *arguments])

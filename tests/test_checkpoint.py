@@ -79,6 +79,32 @@ def test_a_copy_has_arrays_of_its_own(duplicate):
     assert repr(other) == repr(opt)
 
 
+def unpickled_of(buffers):
+    """Return what an optimizer becomes whose arrays are buffers of pickle's protocol 5."""
+    opt = fastopt.Momentum([np.zeros(5), np.zeros(2**17)])
+    kept = []
+    data = pickle.dumps(opt, protocol=5, buffer_callback=kept.append)
+    return lambda: pickle.loads(data, buffers=[buffers(b.raw()) for b in kept])
+
+
+def test_an_optimizer_unpickled_with_read_only_arrays_is_refused():
+    """Buffers of ``bytes``, or files mapped for reading as joblib's workers get them, must not be written to."""
+    with pytest.raises(ValueError, match=r"params\[0\] is updated in place .* got a read-only array"):
+        unpickled_of(bytes)()
+    opt = unpickled_of(bytearray)()
+    opt.step([np.ones(5), np.ones(2**17)])
+    assert opt.step_count == 1
+
+
+def test_read_only_states_alone_are_refused_too():
+    opt = fastopt.Momentum([np.zeros(5)])
+    saved = opt.__getstate__()
+    saved["_states"] = {"v": [saved["_states"]["v"][0].copy()]}
+    saved["_states"]["v"][0].setflags(write=False)
+    with pytest.raises(ValueError, match=r"the state 'v' of params\[0\] .* read-only"):
+        fastopt.Momentum.__new__(fastopt.Momentum).__setstate__(saved)
+
+
 def test_a_shallow_copy_shares_the_arrays():
     p = np.zeros(3)
     opt = fastopt.GD(p, lr=1.0)
@@ -100,6 +126,7 @@ def test_it_holds_plain_numbers_and_arrays():
         "optimizer": str,
         "step": int,
         "seed": int,
+        "rounding": str,
         "lr": float,
         "betas": tuple,
         "eps": float,
@@ -140,6 +167,9 @@ def test_a_schedule_is_not_saved_and_stays():
         ({"v": np.zeros(3, object)}, TypeError, ["v", "object"]),
         ({"betas": (0.5, 2.0)}, ValueError, ["betas[1]", "[0, 1)", "2"]),
         ({"lr": -1.0}, ValueError, ["lr", "-1"]),
+        ({"rounding": "stochastic"}, ValueError, ["rounding='nearest'", "'stochastic'"]),
+        ({"rounding": None}, ValueError, ["lacks", "'rounding'"]),
+        ({"master": "split8"}, ValueError, ["extra", "'master'"]),
     ],
 )
 def test_a_wrong_checkpoint_changes_nothing(changes, error, words):
@@ -166,6 +196,22 @@ def test_a_wrong_checkpoint_changes_nothing(changes, error, words):
 def test_what_is_no_mapping_is_a_type_error(saved):
     with pytest.raises(TypeError, match="mapping"):
         fastopt.GD(np.zeros(3)).load_state_dict(saved)
+
+
+ROUNDINGS = [{}, {"rounding": "stochastic"}, {"rounding": "kahan"}, {"master": "split8"}, {"master": "split16"}]
+
+
+@pytest.mark.parametrize("saved", ROUNDINGS, ids=str)
+@pytest.mark.parametrize("resumed", ROUNDINGS, ids=str)
+def test_parameters_are_rounded_as_before_or_the_checkpoint_is_refused(saved, resumed, tmp_path):
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    first, second = (fastopt.GD(np.ones(3, ml_dtypes.bfloat16), **kwargs) for kwargs in (saved, resumed))
+    checkpoint = through_file(first.state_dict(), tmp_path)
+    if saved == resumed:
+        second.load_state_dict(checkpoint)
+    else:
+        with pytest.raises(ValueError, match=r"rounding|master|compensation|low"):
+            second.load_state_dict(checkpoint)
 
 
 def test_a_checkpoint_with_other_states_is_refused():

@@ -1,13 +1,15 @@
 """The command line, run as a user runs it."""
 
 import json
+import os
 import re
 import subprocess
 import sys
 
 import pytest
 
-from fastopt import _cli
+import fastopt
+from fastopt import _cli, _measure
 
 NAMES = ["GD", "Momentum", "RMSprop", "Adam", "AdamW"]
 
@@ -49,11 +51,68 @@ def test_a_plot_that_cannot_be_written_is_an_error(tmp_path, capsys):
     assert "--plot" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("size", ["0", "-3", "x", "2^", "1.5"])
+@pytest.mark.parametrize("size", ["0", "-3", "x", "2^", "1.5", "0^-1", "2^-1", "2^99999999999", "2^60", "9" * 5000])
 def test_sizes_that_are_refused(size, capsys):
     with pytest.raises(SystemExit):
         _cli.main([f"--size={size}"])
     assert size in capsys.readouterr().err
+
+
+def test_more_than_the_memory_is_refused_before_anything_is_measured(capsys):
+    with pytest.raises(SystemExit):
+        _cli.main(["--size", "2^45"])
+    assert "take 1_310_720.0 GiB of memory; this machine has" in capsys.readouterr().err
+
+
+def test_out_of_memory_is_a_message(monkeypatch, capsys):
+    def none(*arguments):
+        raise MemoryError("Unable to allocate 9 GiB")
+
+    monkeypatch.setattr(_measure, "speed", none)
+    assert _cli.main(["--size", "10"]) == 1
+    assert "not enough memory: Unable to allocate 9 GiB" in capsys.readouterr().err
+
+
+def test_info(capsys):
+    assert _cli.main(["info"]) == 0
+    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert list(lines) == list(fastopt.info())
+    assert lines["fastopt"] == fastopt.__version__
+    with pytest.raises(SystemExit):
+        _cli.main(["info", "--json"])
+
+
+FASTOPT = [sys.executable, "-m", "fastopt"]
+
+
+@pytest.mark.parametrize("command", [["--size", "10"], ["info"]])
+def test_whoever_reads_the_output_may_stop(command):
+    """As `| head -1` does: no traceback."""
+    with subprocess.Popen([*FASTOPT, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        errors = process.stderr.read()
+    assert process.returncode == 1
+    assert "Error" not in errors
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_figures_are_written_whatever_becomes_of_the_output(tmp_path, closed):
+    """Of a terminal that knows ASCII alone, and one that is closed."""
+    pytest.importorskip("rich", reason="needs the extra `bench`")
+    quick = ["--only", "NumPy", "--sizes", "64", "--models", "--roofline", "100", "--seconds", "0.01"]
+    run = [*FASTOPT, "bench", *quick, "--json", "figures.json"]
+    ascii_only = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "LC_ALL": "C"}
+    with subprocess.Popen(
+        run, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=ascii_only
+    ) as process:
+        if closed:
+            process.stdout.close()
+        out = "" if closed else process.stdout.read()
+        errors = process.stderr.read()
+    assert process.returncode == int(closed), errors
+    assert "Traceback" not in errors
+    assert closed or "one float32 Adam step" in out
+    assert {row["case"] for row in json.loads((tmp_path / "figures.json").read_text())["rows"]} == {"64"}
 
 
 def test_as_a_module():

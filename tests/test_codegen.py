@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fastopt import _compile
-from fastopt._optimizer import registry
+from fastopt._catalog import OPTIMIZERS
 
 from .cases import CASES, name_of, slow_operations
 
@@ -23,7 +23,7 @@ def assembly(case, dtype, parallel, monkeypatch):
     """Return the instructions of a freshly compiled sweep: one from the disk cache has no text."""
     name, kwargs = case
     return kernel_lines(
-        registry[name].with_hyperparameters(**kwargs).plain_spec(np.dtype(dtype)), parallel, monkeypatch
+        OPTIMIZERS[name].with_hyperparameters(**kwargs).plain_spec(np.dtype(dtype)), parallel, monkeypatch
     )
 
 

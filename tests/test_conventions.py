@@ -2,12 +2,14 @@
 
 import inspect
 import itertools
+import re
 import warnings
 
 import numpy as np
 import pytest
 
 import fastopt
+from fastopt import _conventions
 
 DRAWS, STEPS, SIZE = 6, 10, 257
 DTYPES = [np.float32, np.float64]
@@ -115,16 +117,18 @@ def test_torch_defaults(torch):
 
     ours = fastopt.conventions["torch"]
     theirs = defaults(torch.optim.SGD)
-    assert ours["GD"]["lr"] == ours["Momentum"]["lr"] == theirs["lr"]
+    rates = documented_rates()["torch"]
+    assert rates["GD"] == rates["Momentum"] == theirs["lr"]
     assert ours["Momentum"]["dampening"] == theirs["dampening"]
+    for name in ("RMSprop", "Adam", "AdamW"):
+        assert rates[name] == defaults(getattr(torch.optim, name))["lr"]
     theirs = defaults(torch.optim.RMSprop)
-    assert [ours["RMSprop"][k] for k in ("lr", "beta", "eps")] == [theirs[k] for k in ("lr", "alpha", "eps")]
+    assert [ours["RMSprop"][k] for k in ("beta", "eps")] == [theirs[k] for k in ("alpha", "eps")]
     for name in ("Adam", "AdamW"):
         theirs = defaults(getattr(torch.optim, name))
         complete = dict(fastopt.Adam.hyperparameters) | dict(ours[name])
-        assert {k: complete[k] for k in ("lr", "betas", "eps", "weight_decay")} == {
-            k: theirs[k] for k in ("lr", "betas", "eps", "weight_decay")
-        }
+        settings = ("betas", "eps", "weight_decay")
+        assert {k: complete[k] for k in settings} == {k: theirs[k] for k in settings}
 
 
 # Optax
@@ -296,10 +300,28 @@ def test_keras_epsilon_is_not_the_papers():
 # All
 
 
+def documented_rates():
+    """Return the learning rates in the table of the module's docstring, by owner and class."""
+    (table,) = re.findall(r"^default +(.*)\n[= ]+\n((?:\w+ .*\n)+)", _conventions.__doc__, re.MULTILINE)
+    names, rows = table[0].split(), [line.split() for line in table[1].splitlines()]
+    return {
+        owner: {n: None if r == "none" else float(r) for n, r in zip(names, rates, strict=True)}
+        for owner, *rates in rows
+    }
+
+
+def test_the_documented_rates_are_those_of_the_classes():
+    rates = documented_rates()
+    assert set(rates) == {"fastopt", *fastopt.conventions} - {"article"}
+    for name, rate in rates["fastopt"].items():
+        assert getattr(fastopt, name).hyperparameters["lr"] == rate
+
+
 def test_every_convention_makes_an_optimizer():
-    for by_class in fastopt.conventions.values():
+    for owner, by_class in fastopt.conventions.items():
         for name, kwargs in by_class.items():
-            opt = getattr(fastopt, name)(np.zeros(3), **kwargs)
+            rate = {} if owner == "article" else {"lr": 1e-3}  # beside the convention, not in place of one of its own
+            opt = getattr(fastopt, name)(np.zeros(3), **rate, **kwargs)
             opt.step(np.ones(3))
             assert np.isfinite(opt.params).all()
 

@@ -7,9 +7,9 @@ import re
 import pytest
 
 import fastopt
-from fastopt._optimizer import registry
+from fastopt._catalog import OPTIMIZERS
 
-CLASSES = sorted(c for c, cls in registry.items() if cls.__module__.startswith("fastopt.optimizers"))
+CLASSES = sorted(OPTIMIZERS)
 FUNCTIONS = [name.lower() for name in CLASSES]
 
 
@@ -19,7 +19,7 @@ def sections(thing):
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_classes(name):
-    cls = registry[name]
+    cls = OPTIMIZERS[name]
     assert getattr(fastopt, name) is cls
     needed = {"Parameters", "Attributes", "Raises", "Notes", "References", "Examples"}
     assert needed <= sections(cls)

@@ -7,7 +7,7 @@ import pytest
 
 import fastopt
 from fastopt import _functions
-from fastopt._optimizer import registry
+from fastopt._catalog import OPTIMIZERS
 
 from .cases import CASES, assert_same_bits, call, every_case, every_dtype, make, random
 
@@ -131,7 +131,7 @@ def test_dtypes_that_went_through_pickle():
 
 @pytest.mark.parametrize("name", sorted({name for name, _ in CASES}))
 def test_signatures(name):
-    cls, function = registry[name], getattr(fastopt, name.lower())
+    cls, function = OPTIMIZERS[name], getattr(fastopt, name.lower())
     of_class = inspect.signature(cls).parameters
     of_function = inspect.signature(function).parameters
     for hyper, default in cls.hyperparameters.items():

@@ -141,9 +141,9 @@ import llvmlite.binding
 
 llvmlite.binding.set_option("", "-pass-remarks=loop-vectorize")
 from fastopt import _compile
-from fastopt._optimizer import registry
+from fastopt._catalog import OPTIMIZERS
 
-_compile.sweep(registry["Adam"].with_hyperparameters().spec(tuple(sys.argv[1].split())), False)
+_compile.sweep(OPTIMIZERS["Adam"].with_hyperparameters().spec(tuple(sys.argv[1].split())), False)
 """
 
 

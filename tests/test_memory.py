@@ -1,5 +1,6 @@
 """A step allocates nothing that grows with the arrays."""
 
+import itertools
 import tracemalloc
 import weakref
 
@@ -61,3 +62,34 @@ def test_gradients_are_let_go_after_the_step():
     opt.bind([np.ones(1000), np.ones(5, np.float32)])
     opt.step([np.ones(1000), np.ones(5, np.float32)])
     opt.step()
+
+
+def test_states_of_many_small_tensors_take_no_more_than_they_hold():
+    """A page for each would be 70 times as much."""
+    params = [np.ones(16, np.float32) for _ in range(50_000)]
+    tracemalloc.start()
+    try:
+        opt = fastopt.Adam(params)
+        held = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    arrays = [a for row in opt.state.values() for a in row]
+    buffers = {id(a.base): a.base for a in arrays}.values()
+    assert sum(a.nbytes for a in arrays) == 50_000 * 128
+    assert sum(b.nbytes for b in buffers) <= 50_000 * 128 + 64
+    assert held < 50e6  # most of it objects, tables and lists
+
+
+@pytest.mark.parametrize("sizes", [[1], [3, 0, 1000], [1023, 1025, 5], [1, 2, 3, 5000, 7]])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_packed_states_are_apart_and_aligned(sizes, order):
+    params = [np.ones((n, 2), np.float32, order=order) for n in sizes]
+    opt = fastopt.Adam(params)
+    arrays = [a for row in opt.state.values() for a in row]
+    spans = sorted((a.ctypes.data, a.ctypes.data + a.nbytes) for a in arrays if a.nbytes)
+    assert all(end <= start for (_, end), (start, _) in itertools.pairwise(spans))
+    for a, p in zip(arrays, [*params, *params], strict=True):
+        assert (a.shape, a.dtype) == (p.shape, p.dtype)
+        assert getattr(a.flags, f"{order.lower()}_contiguous")
+        assert a.ctypes.data % 64 == 0
+        assert (a == 0).all()

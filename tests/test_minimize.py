@@ -114,6 +114,7 @@ def test_callback_sees_each_update_and_can_stop(how):
 
     def callback(result):
         seen.append((result.nit, float(result.x[0]), result.fun))
+        assert result.nfev == result.njev == result.nit + 1
         if result.nit == 3:
             if how == "raise":
                 raise StopIteration
@@ -143,6 +144,16 @@ def test_progress_bar(capsys):
         ({"optimizer": lambda x: 3}, TypeError, ["optimizer", "int 3"]),
         ({"grad": lambda x: np.zeros(3)}, ValueError, ["shape", "(1,)", "(3,)"]),
         ({"fun": lambda x: np.zeros(2)}, ValueError, ["fun", "(2,)"]),
+        ({"x0": [1 + 2j]}, TypeError, ["x0", "real", "(1+2j)"]),
+        ({"x0": np.ma.masked_array([1.0, 2.0], [0, 1])}, TypeError, ["x0", "mask"]),
+        ({"grad": lambda x: x * 1j}, TypeError, ["the gradient", "real"]),
+        ({"grad": lambda x: np.ma.masked_array([1.0], [1])}, TypeError, ["the gradient", "mask"]),
+        (
+            {"optimizer": lambda x: fastopt.GD(np.zeros(1))},
+            ValueError,
+            ["optimizer", "that it is called with"],
+        ),
+        ({"optimizer": lambda x: fastopt.GD([x])}, ValueError, ["optimizer", "that it is called with"]),
     ],
 )
 def test_refusals(changed, error, words):

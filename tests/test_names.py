@@ -166,7 +166,8 @@ def test_everything_of_ours_is_known_and_the_same_in_every_process():
         "import numpy as np, fastopt; from fastopt import _compile; from fastopt._names import digest\n"
         "for name in ('GD', 'Momentum', 'RMSprop', 'Adam', 'AdamW'):\n"
         "    spec = getattr(fastopt, name).with_hyperparameters().plain_spec(np.dtype('f4'))\n"
-        "    print(digest(_compile.run(spec)), _compile.run(spec).__qualname__)\n"
+        "    run = _compile.run(spec.rule, spec.text)\n"
+        "    print(digest(run), run.__qualname__)\n"
     )
     runs = [
         subprocess.run([sys.executable, *flags, "-c", script], check=True, capture_output=True, text=True).stdout

@@ -6,7 +6,7 @@ import pytest
 
 import fastopt
 from fastopt import _formats
-from fastopt._optimizer import registry
+from fastopt._catalog import OPTIMIZERS
 
 from .cases import CASES, assert_same_bits, call, every_case, name_of, random
 from .oracles import answer
@@ -244,7 +244,7 @@ class TestFunctions:
     def test_they_are_the_classes(self, case, kind, state):
         p, grads = random(700, F32, 1).astype(kind), [random(700, F32, k).astype(kind) for k in (2, 3)]
         q = p.copy()
-        names = registry[case[0]].with_hyperparameters(**case[1]).active_states()
+        names = OPTIMIZERS[case[0]].with_hyperparameters(**case[1]).active_states()
         opt = make(case, p, state_dtype=state if names else None)
         states = {name: np.zeros(700, state) for name in names}
         for step, g in enumerate(grads, 1):

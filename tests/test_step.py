@@ -8,8 +8,8 @@ import pytest
 
 import fastopt
 from fastopt import _threads
+from fastopt._catalog import OPTIMIZERS
 from fastopt._loops import reference
-from fastopt._optimizer import registry
 
 from .cases import CASES, PERIOD, assert_same_bits, check_step, every_case, every_dtype, make, random
 from .oracles import ORACLES, answer, ulps
@@ -18,7 +18,7 @@ SIZES = [0, 1, 7, 1023, 1025, 2**20 + 3]
 
 
 def ours():
-    return {name: cls for name, cls in registry.items() if cls.__module__.startswith("fastopt.optimizers")}
+    return OPTIMIZERS
 
 
 def test_every_optimizer_has_cases_and_an_oracle():

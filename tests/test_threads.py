@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import fastopt
-from fastopt import _threads
+from fastopt import _info, _threads
 
 LAYERS = ["omp", "workqueue", "tbb"]
 
@@ -52,10 +52,16 @@ def layer(request, run_script):
     if run_script(probe, NUMBA_THREADING_LAYER=name, NUMBA_NUM_THREADS=2) != name:
         pytest.skip(f"the threading layer {name} cannot be loaded here")
 
-    def run(script, **environment):
-        return run_script(SETUP + script, NUMBA_THREADING_LAYER=name, **({"NUMBA_NUM_THREADS": 2} | environment))
+    def run(script, setup=SETUP, **environment):
+        return run_script(setup + script, NUMBA_THREADING_LAYER=name, **({"NUMBA_NUM_THREADS": 2} | environment))
 
     return run
+
+
+@pytest.fixture
+def layer_alone(layer):
+    """Return a function that runs a script that does not begin with loading fastopt."""
+    return lambda script: layer(script, setup="")
 
 
 needs_two = pytest.mark.skipif(_threads.affinity() < 2, reason="needs two processors")
@@ -97,6 +103,76 @@ def test_a_forked_child_can_step(layer, before):
     print(os.read(read, 10).decode(), status)
     """)
     assert out == "True 0"
+
+
+@needs_fork
+@needs_two
+@pytest.mark.parametrize("first", ["parent", "child"])
+def test_a_forked_child_that_loads_fastopt_itself_can_step(layer_alone, first):
+    """Where the parent ran a parallel kernel of its own; or the child did, and then nothing is in the way."""
+    out = layer_alone(f"""
+    import os, time, warnings
+    import numba, numpy as np
+    warnings.simplefilter("ignore", DeprecationWarning)
+
+    @numba.njit(parallel=True)
+    def count(a):
+        for i in numba.prange(a.size):
+            a[i] += 1
+
+    time.sleep(0.2)  # a fork comes later than the loading of Numba by at least so much
+    if {first == "parent"}:
+        count(np.zeros(100))
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        if {first == "child"}:
+            count(np.zeros(100))
+        import fastopt
+        p = np.zeros(2**17)
+        fastopt.GD(p, lr=1.0).step(np.ones(2**17))
+        os.write(write, f"{{(p == -1).all()}} {{fastopt.info()['threading_layer']}}".encode())
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    import fastopt
+    print(status, fastopt.info()["threads"], os.read(read, 100).decode())
+    """)
+    assert out.startswith("0 2 True serial: the process was forked")
+
+
+@needs_fork
+def test_a_fork_waits_until_another_thread_has_compiled(run_script):
+    """The child would have Numba's lock, and nobody to release it."""
+    out = run_script("""
+    import os, signal, threading, time, warnings
+    import numpy as np
+    from numba.core.compiler_lock import global_compiler_lock
+    import fastopt
+    warnings.simplefilter("ignore", DeprecationWarning)
+    held = threading.Event()
+
+    def compile():
+        with global_compiler_lock:
+            held.set()
+            time.sleep(0.5)
+
+    thread = threading.Thread(target=compile)
+    thread.start()
+    held.wait()
+    start = time.monotonic()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)  # not for ever
+        p = np.zeros(3)
+        fastopt.RMSprop(p, centered=True).step(np.ones(3))
+        os._exit(int(not (p < 0).all()))
+    waited = time.monotonic() - start
+    _, status = os.waitpid(child, 0)
+    thread.join()
+    fastopt.Momentum(np.zeros(3)).step(np.ones(3))  # the parent goes on
+    print(status, waited > 0.3)
+    """)
+    assert out == "0 True"
 
 
 @needs_fork
@@ -189,17 +265,19 @@ def test_pytorch_keeps_its_setting(layer):
 def test_a_thread_in_the_workqueue_makes_a_step_serial(monkeypatch):
     used = []
     monkeypatch.setattr(_threads.numba, "threading_layer", lambda: "workqueue")
-    monkeypatch.setattr(_threads, "_parallel", lambda *arguments: used.append("parallel"))
+    monkeypatch.setattr(_threads.Kernels, "parallel", lambda *arguments: used.append("parallel"))
     monkeypatch.setattr(_threads, "budget", lambda: 2)
+    monkeypatch.setattr(_threads.numba, "get_num_threads", lambda: 2)
     p, g = np.zeros(2**16), np.ones(2**16)
     opt = fastopt.GD(p, lr=1.0)
-    with _threads._workqueue:
-        opt.step(g)
+    _threads._workqueue["taken by"] = "another step"
+    opt.step(g)
     assert (p == -1).all()
     assert used == []
+    assert _threads._workqueue.pop("taken by") == "another step"
     opt.step(g)
     assert used == ["parallel"]
-    assert not _threads._workqueue.locked()
+    assert not _threads._workqueue
 
 
 def test_info():
@@ -207,6 +285,22 @@ def test_info():
     assert info["fastopt"] == fastopt.__version__
     assert info["numba"] == numba.__version__
     assert 1 <= info["threads"] <= numba.config.NUMBA_NUM_THREADS
-    assert info["simd_bits"] in (64, 128, 256, 512)
+    assert info["simd_bits"] in (128, 256, 512)
     assert info["cuda"].startswith("no: ")
     assert info["array_headers"] == "read directly"
+
+
+@pytest.mark.parametrize(
+    ("features", "machine", "bits"),
+    [
+        ({}, "aarch64", 128),
+        ({"neon": True}, "arm64", 128),
+        ({"sse2": True}, "AMD64", 128),
+        ({"avx": True, "avx2": True}, "x86_64", 256),
+        ({"avx2": True, "avx512f": True}, "x86_64", 512),
+        ({"avx512f": False, "avx2": True}, "x86_64", 256),
+        ({}, "riscv64", 64),
+    ],
+)
+def test_simd_bits(features, machine, bits):
+    assert _info._simd_bits(features, machine) == bits

@@ -1,7 +1,6 @@
 """A bound step on the GPU, and what the host spends on it; skipped where there is no GPU."""
 
 import fastopt
-from fastopt._optimizer import registry
 
 from .common import DTYPES, OPTIMIZERS, SIZES, arrays
 
@@ -18,7 +17,7 @@ class Step:
 
         self.cuda = cuda
         p, g = (cuda.to_device(a) for a in arrays(size, dtype, 2))
-        self.opt = registry[name](p)
+        self.opt = getattr(fastopt, name)(p)
         self.opt.bind(g)
         self.time_step(name, size, dtype)
 

@@ -6,7 +6,6 @@ import numba
 import numpy as np
 
 import fastopt
-from fastopt._optimizer import registry
 
 from .common import OPTIMIZERS, arrays, optimizer
 
@@ -31,7 +30,7 @@ class Function:
     param_names = ("optimizer",)
 
     def setup(self, name):
-        states = registry[name].with_hyperparameters().active_states()
+        states = getattr(fastopt, name).with_hyperparameters().active_states()
         p, g, *states = arrays(1, "float32", 2 + len(states))
         timed = {"step": 1} if name.startswith("Adam") else {}
         self.call = functools.partial(getattr(fastopt, name.lower()), p, g, *states, **timed)
@@ -48,8 +47,8 @@ class Jitable:
     param_names = ("optimizer",)
 
     def setup(self, name):
-        update = fastopt.jitable(registry[name])
-        states = len(registry[name].with_hyperparameters().active_states())
+        update = fastopt.jitable(getattr(fastopt, name))
+        states = len(getattr(fastopt, name).with_hyperparameters().active_states())
 
         @numba.njit
         def without(p, g, states):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import _threads
-from .._cli import size
+from .._cli import check_room, size
 from . import run
 from .peers import PEERS
 
@@ -34,14 +34,16 @@ def _threads_of(text: str) -> int:
 
 def _earlier(file: str, options: argparse.Namespace) -> dict[str, Any]:
     """Return the figures written before, if there is something in them to compare with."""
+    from . import report
+
     try:
         figures: dict[str, Any] = json.loads(Path(file).read_text())
-        cases = {row["case"] for row in figures["rows"] if row["ratio"] > 0}
+        cases = {case for case, row in report.by_case(figures).items() if report.comparable(row)}
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{file} holds no figures of `fastopt bench --json`: {error!r}") from None
     wanted = {f"{count:_}" for count in options.sizes} | set(options.models)
     if not cases & wanted:
-        raise ValueError(f"{file} has none of the cases to be measured: it has {sorted(cases)}")
+        raise ValueError(f"{file} has none of the cases to be measured, beside streaming: it has {sorted(cases)}")
     return figures
 
 
@@ -86,6 +88,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             report.check_format(options.plot)
     except (OSError, ValueError) as error:
         parser.error(str(error))  # now, not after minutes of measuring
+    # fastopt twice and streaming, each with a parameter, a gradient and two states, beside what all begin with.
+    check_room(parser, max(options.sizes, default=1), 14, 4)
+    check_room(parser, options.roofline, 4, 4)
     peers = list(dict.fromkeys([*run.OWN, *(options.only or PEERS)]))
     cases = [(f"{count:_}", [[count]]) for count in options.sizes]
     cases += [(name, run.models()[name]) for name in options.models]
@@ -101,11 +106,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "rows": [row._asdict() for row in rows],
         "roofline": [speed._asdict() for speed in run.roofline(options.roofline)],
     }
-    report.table(result)
-    if options.json:
+    if options.json:  # before anything is printed, which may fail
         Path(options.json).write_text(json.dumps(result, indent=1) + "\n")
     if options.plot:
         report.plot(result, options.plot)
+    report.table(result)
     wrong = [row for row in rows if not row.right]
     slower = report.comparison(result, old, options.factor) if old else []
     return int(bool(wrong or slower))

@@ -181,8 +181,14 @@ def comparison(result: dict[str, Any], old: dict[str, Any], factor: float) -> li
     return slower
 
 
+def comparable(row: dict[str, dict[str, Any]]) -> bool:
+    """Say whether there are figures of fastopt's and of streaming in a row of :func:`by_case`."""
+    own = [row[peer]["ratio"] for peer in (*OWN, "streaming") if peer in row]
+    return "streaming" in row and len(own) > 1 and min(own) > 0
+
+
 def _common(now: dict[str, Any], before: dict[str, Any]) -> Iterable[tuple[str, str]]:
-    cases = (case for case in now if case in before)
+    cases = (case for case in now if case in before and comparable(now[case]) and comparable(before[case]))
     return ((case, peer) for case in cases for peer in OWN if peer in now[case] and peer in before[case])
 
 

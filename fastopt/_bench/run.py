@@ -14,8 +14,9 @@ import numpy as np
 
 from .. import _compile, _measure, _threads
 from .._arrays import Array
+from .._catalog import OPTIMIZERS
 from .._info import info
-from .._optimizer import registry
+from ..optimizers.adam import Adam
 from .peers import BETAS, EPS, LR, PEERS, MissingPeerError
 
 OWN = ("fastopt", "fastopt bound")
@@ -91,9 +92,9 @@ def _start(name: str, params: Sequence[Array], grads: Sequence[Array]) -> tuple[
 
 def _streaming(elements: int) -> Callable[[], object]:
     """Return a function that moves as many bytes as an Adam step over as many elements."""
-    optimizer = registry["Adam"](np.ones(elements, np.float32))
+    optimizer = Adam(np.ones(elements, np.float32))
     optimizer.bind(np.ones(elements, np.float32))
-    return _measure.stream(optimizer._groups[0])
+    return _measure.stream(optimizer)
 
 
 def compare(
@@ -130,7 +131,7 @@ def compare(
 
 def roofline(elements: int) -> Iterator[_measure.Speed]:
     """Yield what each optimizer makes of the machine's memory."""
-    for cls in registry.values():
+    for cls in OPTIMIZERS.values():
         yield _measure.speed(cls, elements, np.dtype(np.float32), seconds=2, beside_numpy=False)
 
 
@@ -161,6 +162,6 @@ def set_threads(threads: int | None) -> int:
 
 def warm() -> None:
     """Compile what will be measured."""
-    spec = registry["Adam"].with_hyperparameters().plain_spec(np.dtype(np.float32))
+    spec = Adam.with_hyperparameters().plain_spec(np.dtype(np.float32))
     for parallel in (False, True):
         _compile.sweep(spec, parallel)

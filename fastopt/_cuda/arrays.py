@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -41,12 +42,14 @@ class Exposed:
         The caller's array.
     device : int
         The number of its GPU.
+    stream : int or None
+        The stream on which it is made, if it says so.
     """
 
-    __slots__ = ("__array_interface__", "_alive", "device", "owner")
+    __slots__ = ("__array_interface__", "_alive", "device", "owner", "stream")
 
-    def __init__(self, owner: Any, device: int, interface: dict[str, Any]) -> None:
-        self.owner, self.device = owner, device
+    def __init__(self, owner: Any, device: int, interface: dict[str, Any], stream: int | None = None) -> None:
+        self.owner, self.device, self.stream = owner, device, stream
         self.__array_interface__ = interface
         # A PyTorch tensor can be given other memory while it lives; this keeps what it has now.
         self._alive = owner.detach() if type(owner).__module__.partition(".")[0] == "torch" else owner
@@ -66,6 +69,8 @@ def header(name: str, array: Any) -> Array:
     ------
     TypeError
         If it is a JAX array, which nobody may change, is on no GPU, or has a mask or a dtype that NumPy lacks.
+    ValueError
+        If it says that it is made on stream 0, which the interface forbids: nobody knows which is meant.
     CudaUnavailableError
         If there is nothing here to update it with.
     """
@@ -87,7 +92,15 @@ def header(name: str, array: Any) -> Array:
         "strides": interface.get("strides"),
         "data": (address or _NOWHERE, read_only),
     }
-    return np.asarray(Exposed(array, int(device), plain))
+    stream = interface.get("stream")
+    if stream == 0:
+        raise ValueError(f"{name} must name the stream on which it is made, or None, got 0")
+    return np.asarray(Exposed(array, int(device), plain, None if stream is None else int(stream)))
+
+
+def makers(headers: Iterable[Array]) -> set[int]:
+    """Return the streams on which arrays are made; a step waits for them."""
+    return {stream for h in headers if (stream := exposed(h).stream) is not None}
 
 
 def _interface(name: str, array: Any) -> dict[str, Any]:
@@ -162,7 +175,9 @@ def zeros(like: Array, dtype: np.dtype[Any], length: int | None = None) -> Array
                 new = made.zeros(length, dtype=kind, **({"device": owner.device} if library == "torch" else {}))
             else:
                 new = made.zeros_like(owner.detach() if library == "torch" else owner, dtype=kind)
-            return header("a state", new)
+            made_here = header("a state", new)
+            exposed(made_here).stream = stream_handle(None, made_here)
+            return made_here
         shape = like.shape if length is None else (length,)
         return header("a state", toolchain.zeros(shape, dtype, "C" if like.flags.c_contiguous else "F"))
 

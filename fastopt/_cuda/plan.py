@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import functools
+import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
 
-from .. import _compile
+from .. import _compile, _threads
 from .._arrays import Array, is_on_gpu
 from .._compile import Spec
 from .._method import Method, Packer
 from .._plan import Group, Members, chunks_of
+from .._signals import deferred
 from . import arrays, toolchain
 
 # A block takes a chunk at a time: 4 rounds of 256 threads that move 16 bytes. Small, so that few elements meet many
@@ -51,17 +53,20 @@ class DeviceGroup(Group):
             self._scalars = toolchain.copy_of(np.zeros(64, np.float64)) if capturable else None
             self._clock = toolchain.copy_of(np.zeros(2, np.float64)) if capturable else None
         self._handle = 0
+        written = [*params, *(a for row in self.states for a in row)]
+        self._makers = arrays.makers(written)  # the streams on which arrays of the next step are made
         self._addresses = tuple(toolchain.argument(toolchain.address_of(a)) for a in (self._table, self._chunks))
 
-    def read(self, grads: Sequence[Any]) -> None:
-        """Check the gradients of the group and take their addresses; change nothing else."""
+    def headers(self, grads: Sequence[Any]) -> list[Any]:
+        """Return the headers of the gradients of the group, of those of all parameters."""
         for t, place in enumerate(self._places):
             if _glance(arrays.exposed(self.params[t]).owner) != place:
                 raise ValueError(
                     f"{self.label('params', t)} was moved or resized since the optimizer was made: make a new one"
                 )
         headers = []
-        for t, grad in enumerate(grads):
+        for t, index in enumerate(self.indices):
+            grad = grads[index]
             header = self._recognise(t, grad)
             if header is None:
                 name = self.label("grads", t)
@@ -76,7 +81,8 @@ class DeviceGroup(Group):
                     raise ValueError(f"{name} must be on the GPU {self.device}, as its parameter is; it is on {device}")
                 self._known[t] = _remember(grad, header)
             headers.append(header)
-        super().read(headers)
+        self._makers |= arrays.makers(headers)
+        return headers
 
     def _recognise(self, t: int, grad: Any) -> Array | None:
         """Return the header of a gradient that was looked at before and is where and as it was."""
@@ -87,20 +93,28 @@ class DeviceGroup(Group):
             return None
         return np.asarray(arrays.Exposed(grad, self.device, interface))
 
-    def aim(self, stream: Any) -> None:
-        """Take the stream of the next launch.
+    def prepare(self, spec: Spec, values: tuple[float, ...], stream: Any) -> None:
+        """Take the scalars and the stream of a step, and compile its kernel, so that only launching can fail.
 
         Raises
         ------
         TypeError
-            If it is no stream.
+            If there is no such stream.
         RuntimeError
-            If it is being captured, and the step is not capturable or the gradients are at new addresses.
+            If it is being captured, and the step cannot be.
         """
         self._handle = arrays.stream_handle(stream, self.params[0])
         with toolchain.on(self.device):
-            if not toolchain.capturing(self._handle):
-                return
+            if toolchain.capturing(self._handle):
+                self._check_capture()
+            if spec is not self.spec:
+                self._kernel = _compile.device_sweep(spec, self.capturable, self.device)
+                if self.capturable:
+                    self._advance = _compile.device_advance(self._method.compiled_values(), spec, self.device)
+                self.spec, self.values = spec, Packer(spec.scalars, spec.number)
+        self.values.pack(values)
+
+    def _check_capture(self) -> None:
         if not self.capturable:
             raise RuntimeError(
                 "a step is being captured into a graph, where its number and lr would be frozen: make the optimizer "
@@ -111,27 +125,22 @@ class DeviceGroup(Group):
                 "gradients are at other addresses than at the last step before the capture: take a step with the very "
                 "gradients that the graph will use, then capture"
             )
+        if others := self._makers - {self._handle}:
+            raise RuntimeError(
+                f"arrays of the step say that they are made on the streams {sorted(others)}, for which a step in a "
+                "graph cannot wait: make them on the stream that is captured"
+            )
 
-    def prepare(self, spec: Spec, values: tuple[float, ...]) -> None:
-        """Take the scalars of a step, and compile its kernel, so that nothing can fail once writing began."""
-        with toolchain.on(self.device):
-            if spec is not self.spec:
-                self._kernel = _compile.device_sweep(spec, self.capturable, self.device)
-                if self.capturable:
-                    self._advance = _compile.device_advance(self._method.compiled_values(), spec, self.device)
-                self.spec, self.values = spec, Packer(spec.scalars, spec.number)
-        self.values.pack(values)
-
-    def launch(self, step: int) -> None:
-        """Update all tensors of the group, in the order of the stream."""
+    def enqueue(self, step: int) -> None:
+        """Ask the device to update all tensors of the group, in the order of the stream."""
         assert self.spec is not None  # prepare() comes first
-        handle, threads = self._handle, _compile.device_threads(self.spec, toolchain.threads())
-        blocks = max(1, min(self._count, toolchain.blocks(self.device)))
+        handle = self._handle
         with toolchain.on(self.device):
+            _wait(self._makers, handle)
+            self._makers.clear()
             if not np.array_equal(self.found, self._sent):
                 self._uploads.send(self.found, toolchain.address_of(self._table), handle)  # its first row
                 self._sent[:] = self.found
-            table, chunks = self._addresses
             scalars: Any = tuple(self.values.array)
             number: Any = step
             if self.capturable:
@@ -139,9 +148,9 @@ class DeviceGroup(Group):
                 clock = toolchain.argument(toolchain.address_of(self._clock))
                 toolchain.launcher(self._advance, 1, 1, handle)(clock, scalars)
                 number = clock
-            kernel = toolchain.launcher(self._kernel, blocks, threads, handle)
+            kernel = _launcher(self._kernel, self.spec, self._count, self.device, handle)
+            table, chunks = self._addresses
             kernel(table, len(self.params), chunks, self._count, scalars, self.seed, number)
-        self._release()
 
     def write_clock(self, step: int | None, lr: float) -> None:
         """Set the learning rate on the device, and the step number unless it is None."""
@@ -159,6 +168,25 @@ class DeviceGroup(Group):
         return int(out[0])
 
 
+def launch_on_devices(
+    groups: Sequence[DeviceGroup], launches: Sequence[_threads.Launch], step: int, *others: tuple[Any, ...]
+) -> None:
+    """Enqueue the steps of groups on devices, then do as :func:`fastopt._threads.launch` does.
+
+    All of it, whatever comes between: signals wait, and where a device fails the others go on.
+    """
+    failed: list[Exception] = []
+    with deferred():
+        for group in groups:
+            try:
+                group.enqueue(step)
+            except Exception as error:  # noqa: BLE001  raised below
+                failed.append(error)
+        _threads.launch(launches, *others)
+    if failed:
+        raise failed[0]
+
+
 def update(
     method: Method, given: Sequence[Any], names: Sequence[str], look: Callable[..., Any], stream: Any, seed: int
 ) -> None:
@@ -173,9 +201,10 @@ def update(
         raise ValueError(f"{', '.join(names)} must be on one GPU, got the GPUs {sorted(devices)}")
     (device,) = devices
     p = headers[1]
-    spec = method.spec(codecs)
+    values = method.values(step)
+    spec = method.spec(codecs, len(values))
     scalars = Packer(spec.scalars, spec.number)
-    scalars.pack(method.values(step))
+    scalars.pack(values)
     handle = arrays.stream_handle(stream, p)
     with toolchain.on(device):
         if toolchain.capturing(handle):
@@ -185,18 +214,34 @@ def update(
             )
         kernel = _compile.device_sweep(spec, False, device)
         chunks, count = _chunks(p.size, device)
-        table, uploads = _table(device, handle)
+        table, uploads, lock = _table(device, handle, threading.get_ident() if handle == _PER_THREAD else 0)
         row = np.zeros(_ROWS, np.int64)
         row[: len(headers)] = [h.ctypes.data for h in headers]
-        uploads.send(row, toolchain.address_of(table), handle)
-        blocks = max(1, min(count, toolchain.blocks(device)))
         places = [toolchain.argument(toolchain.address_of(a)) for a in (table, chunks)]
-        launch = toolchain.launcher(kernel, blocks, toolchain.threads(), handle)
-        launch(places[0], 1, places[1], count, tuple(scalars.array), seed, step)
+        launch = _launcher(kernel, spec, count, device, handle)
+        with lock:  # another thread's call on this stream comes before both or after both
+            _wait(arrays.makers(headers), handle)
+            uploads.send(row, toolchain.address_of(table), handle)
+            launch(places[0], 1, places[1], count, tuple(scalars.array), seed, step)
 
 
 # More arrays than any update has.
 _ROWS = 16
+# CUDA's handle for the default stream of the calling thread: the same for all threads, and in each another stream.
+_PER_THREAD = 2
+
+
+def _launcher(kernel: Any, spec: Spec, chunks: int, device: int, handle: int) -> Any:
+    """Return a sweep with the launch configuration for so many chunks."""
+    blocks = max(1, min(chunks, toolchain.blocks(device)))
+    return toolchain.launcher(kernel, blocks, _compile.device_threads(spec, toolchain.threads()), handle)
+
+
+def _wait(makers: Collection[int], handle: int) -> None:
+    """Have a stream wait for those on which arrays are made."""
+    for maker in makers:
+        if maker != handle:
+            toolchain.wait(maker, handle)
 
 
 @functools.lru_cache(maxsize=16)
@@ -208,10 +253,11 @@ def _chunks(size: int, device: int) -> tuple[Any, int]:
 
 
 @functools.lru_cache(maxsize=64)
-def _table(device: int, handle: int) -> tuple[Any, toolchain.Uploads]:
-    """Return the table of addresses of the calls on one stream, whose order keeps them apart."""
+def _table(device: int, handle: int, thread: int) -> tuple[Any, toolchain.Uploads, threading.Lock]:
+    """Return the table of addresses of the calls on one stream, whose order keeps them apart, and its lock."""
+    del thread  # which has a stream of its own
     with toolchain.on(device):
-        return toolchain.copy_of(np.zeros(_ROWS, np.int64)), toolchain.Uploads(_ROWS)
+        return toolchain.copy_of(np.zeros(_ROWS, np.int64)), toolchain.Uploads(_ROWS), threading.Lock()
 
 
 def _remember(grad: Any, header: Array) -> Any:

@@ -168,6 +168,15 @@ def _launcher(kernel: Any, blocks: int, threads: int, handle: int) -> Any:
         return kernel[blocks, threads, stream(handle)]
 
 
+def wait(maker: int, handle: int) -> None:
+    """Have the stream `handle` wait for all that the stream `maker` was asked for until now."""
+    if simulated():  # where every call waits
+        return
+    event = module().event(timing=False)
+    event.record(stream(maker))
+    event.wait(stream(handle))
+
+
 def capturing(handle: int) -> bool:
     """Return whether a stream is being captured into a graph."""
     if simulated():

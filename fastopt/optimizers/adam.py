@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .._functions import as_function
-from .._hyper import betas, nonnegative, rate
+from .._hyper import betas, epsilon, rate
 from .._optimizer import Optimizer
 
 __all__ = ["Adam", "AdamW", "adam", "adamw"]
@@ -81,9 +81,9 @@ class Adam(Optimizer):
     squares = ("v",)
     lr = rate(1e-3)
     betas = betas(0.9, 0.999)
-    eps = nonnegative(1e-8)
-    eps_root = nonnegative(0.0)
-    eps_hat = nonnegative(0.0)
+    eps = epsilon(1e-8)
+    eps_root = epsilon(0.0)
+    eps_hat = epsilon(0.0)
 
     @staticmethod
     def scalars(step, lr, betas, eps, eps_root, eps_hat):

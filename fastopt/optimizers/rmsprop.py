@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .._functions import as_function
-from .._hyper import decay, flag, nonnegative, rate
+from .._hyper import decay, epsilon, flag, rate
 from .._optimizer import Optimizer
 
 __all__ = ["RMSprop", "rmsprop"]
@@ -92,8 +92,8 @@ class RMSprop(Optimizer):
     squares = ("s",)
     lr = rate(1e-2)
     beta = decay(0.9)
-    eps = nonnegative(0.0)
-    eps_root = nonnegative(1e-8)
+    eps = epsilon(0.0)
+    eps_root = epsilon(1e-8)
     centered = flag(False)
     momentum = decay(0.0)
 

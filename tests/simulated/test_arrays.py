@@ -173,7 +173,7 @@ STREAMS = [
 ]
 
 
-@pytest.mark.parametrize("stream", STREAMS, ids=str)
+@pytest.mark.parametrize("stream", STREAMS, ids=range(len(STREAMS)))
 def test_streams(stream, monkeypatch):
     seen = []
     monkeypatch.setattr(toolchain, "stream", lambda handle: seen.append(handle) or cuda.stream())
