@@ -1,48 +1,57 @@
-"""Measure where the time of a float32 Adam step goes, at 64, 2^16 and 2^25 elements; for docs/performance.md."""
+"""Measure where the time of a float32 Adam step goes, at 64, 2^16 and 2^25 elements; for docs/performance.md.
+
+``python asv_benchmarks/anatomy.py [--sizes N ...] [--seconds S]``
+"""
 
 from __future__ import annotations
 
+import argparse
 import statistics
 
 import numpy as np
 
 import fastopt
 from fastopt import _compile, _headers, _measure
+from fastopt._cli import size
 
 
-def parts(elements: int) -> dict[str, float]:
+def parts(elements: int, seconds: float) -> dict[str, float]:
     """Return the median time in microseconds of a step and of its parts, all measured in turn."""
     p, g = np.ones(elements, np.float32), np.ones(elements, np.float32)
     opt, bound = fastopt.Adam(p), fastopt.Adam(p.copy())
     opt.step(g)
     bound.bind(g.copy())
-    (group,) = bound._groups
-    group.prepare(spec := bound.plain_spec(p.dtype), values := bound.values(1))
-    kernel = _compile.sweep(spec, elements >= fastopt.info()["parallel_from"] and fastopt.info()["threads"] > 1)
-    table = group.table.copy()
-    table[0] = group.found
-    nothing = np.zeros(1, np.int64), group.chunks[:0]  # a launch without a chunk
-    check = _compile.gather()
-    address = (group.work, group.table, group.fixed, id(np.ndarray), p.dtype.num, p.dtype.itemsize)
-    assert check(*address) == _headers.UNSORTED or check(*address) < 0
+    bound.step()
+    (group,), plan = bound._groups, bound._plan
+    spec, values = bound.plain_spec(p.dtype), bound.values(1)
+    kernels, arguments = group.launch(1)
+    kernel = kernels.parallel if kernels.large and fastopt.info()["threads"] > 1 else kernels.serial
+    nothing = (arguments[0], np.zeros(1, np.int64), group.chunks[:0], *arguments[3:])  # a launch without a chunk
+    check, given = _compile.gather(), [g]
+    looked = (*opt._plan.gather._arguments, 0, id(given))
+    assert check(*looked) == _headers.SAME
     functions = {
         "step(grads)": lambda: opt.step(g),
         "step(), bound": bound.step,
-        "gradients: structure, identities, check": lambda: opt._read(g),
-        "  of which the compiled check": lambda: check(*address),
+        "gradients: structure, check": lambda: opt._plan.gather.read(opt._structure.unpack("grads", g)),
+        "  of which the compiled check": lambda: check(*looked),
         "scalars: bias corrections, decay": lambda: bound.values(1),
-        "scalars into the kernel's dtype": lambda: group.prepare(bound.plain_spec(p.dtype), values),
-        "launch: table, threads, kernel": lambda: group.launch(1),
-        "  of which the kernel": lambda: kernel(table, group.items, group.chunks, group.values.array, 1),
-        "  of which a kernel without elements": lambda: kernel(table, *nothing, group.values.array, 1),
-        "the same bytes, nothing computed": _measure.stream(group),
+        "scalars into the kernel's dtype": lambda: group.prepare(spec, values, None),
+        "launch: table, threads, kernel": lambda: plan.run(1),
+        "  of which the kernel": lambda: kernel(*arguments),
+        "  of which a kernel without elements": lambda: kernel(*nothing),
+        "the same bytes, nothing computed": _measure.stream(bound),
     }
-    taken = _measure.times(functions, rounds=300, seconds=8, turn=1e-3)
+    taken = _measure.times(functions, rounds=300, seconds=seconds, turn=1e-3)
     return {name: statistics.median(times) * 1e6 for name, times in taken.items()}
 
 
 if __name__ == "__main__":
-    columns = {elements: parts(elements) for elements in (64, 2**16, 2**25)}
-    print(f"| µs | {' | '.join(f'2^{n.bit_length() - 1}' for n in columns)} |\n|---{'|---:' * len(columns)}|")
-    for name in columns[64]:
+    parser = argparse.ArgumentParser(description="Measure where the time of a float32 Adam step goes.")
+    parser.add_argument("--sizes", nargs="+", type=size, default=[64, 2**16, 2**25], help="elements")
+    parser.add_argument("--seconds", type=float, default=8.0, help="how long to measure each size")
+    options = parser.parse_args()
+    columns = {elements: parts(elements, options.seconds) for elements in options.sizes}
+    print(f"| µs | {' | '.join(f'{n:_}' for n in columns)} |\n|---{'|---:' * len(columns)}|")
+    for name in columns[options.sizes[0]]:
         print(f"| {name.replace('  ', '… ')} | {' | '.join(f'{c[name]:.2f}' for c in columns.values())} |")

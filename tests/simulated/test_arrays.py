@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import pickle
+import threading
 import weakref
 from types import SimpleNamespace
 
@@ -11,7 +12,8 @@ import pytest
 from numba import cuda
 
 import fastopt
-from fastopt._cuda import arrays, toolchain
+from fastopt import _compile
+from fastopt._cuda import arrays, plan, toolchain
 
 from .device import Device, Packed, host
 
@@ -212,6 +214,100 @@ def test_the_stream_of_the_library(monkeypatch):
     assert arrays.stream_handle(None, arrays.header("p", Device(np.ones(3)))) == 0
 
 
+@pytest.fixture
+def waits(monkeypatch):
+    """Return the list of all that streams are told to wait for."""
+    seen = []
+    monkeypatch.setattr(toolchain, "wait", lambda maker, handle: seen.append((maker, handle)))
+    return seen
+
+
+def test_a_step_waits_for_the_streams_on_which_its_arrays_are_made(waits):
+    """The third version of the interface: an entry `stream` asks for it."""
+    p, g = pair()
+    opt = fastopt.GD(Device(p, stream=5), lr=0.5)
+    opt.step(Device(g, stream=7))
+    assert sorted(waits) == [(5, 0), (7, 0)]
+    waits.clear()
+    opt.step(Device(g, stream=None))
+    opt.step(Device(g, stream=7), stream=7)
+    assert waits == []
+    opt.bind(Device(g, stream=9))
+    opt.step(stream=3)
+    opt.step(stream=3)  # whoever writes to it now is not known
+    assert waits == [(9, 3)]
+    waits.clear()
+    fastopt.gd(Device(p, stream=5), Device(g, stream=7), stream=7)
+    assert waits == [(5, 7)]
+    for wrong in (lambda: opt.step(Device(g, stream=0)), lambda: fastopt.gd(Device(p), Device(g, stream=0))):
+        unchanged(p, wrong, ValueError, "the stream on which it is made", "got 0")
+
+
+def test_states_of_a_library_are_made_on_its_stream(waits, monkeypatch):
+    """Zeros that PyTorch writes on one stream are waited for by the first step on another."""
+    kind = type("Tensor", (Device,), {"__module__": "torch", "detach": lambda self: self, "data_ptr": lambda self: 0})
+    for attribute in ("shape", "stride", "dtype"):
+        setattr(kind, attribute, None if attribute != "stride" else lambda self: None)
+    fake = SimpleNamespace(
+        cuda=SimpleNamespace(current_stream=lambda device: SimpleNamespace(cuda_stream=11)),
+        zeros_like=lambda like, dtype: kind(np.zeros_like(like.array)),
+        float32=np.float32,
+    )
+    monkeypatch.setitem(arrays.sys.modules, "torch", fake)
+    p, g = pair()
+    opt = fastopt.Momentum(kind(p))
+    opt.step(kind(g), stream=3)
+    opt.step(kind(g), stream=3)
+    assert waits == [(11, 3)]
+
+
+def test_calls_on_one_stream_from_two_threads_do_not_mix(monkeypatch):
+    """They share a table of addresses: nothing may come between filling it and the launch that reads it."""
+    send, other = toolchain.Uploads.send, threading.Event()
+    calls = []
+
+    def slow(self, *arguments):
+        send(self, *arguments)
+        calls.append(arguments)
+        if len(calls) == 1:
+            other.wait(0.5)  # gives the other thread the time to fill the table, if it can
+        else:
+            other.set()
+
+    monkeypatch.setattr(toolchain.Uploads, "send", slow)
+    params = [np.full(5, k, np.float32) for k in (1, 2)]
+    threads = [
+        threading.Thread(target=fastopt.gd, args=(Device(p), Device(np.ones(5, np.float32))), kwargs={"lr": 1.0})
+        for p in params
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(calls) == 2
+    assert [p.tolist() for p in params] == [[0] * 5, [1] * 5]
+
+
+def test_the_default_stream_of_each_thread_has_a_table_of_its_own(monkeypatch):
+    """The handle 2 is one number for all of them."""
+    asked, table = [], plan._table
+    monkeypatch.setattr(plan, "_table", lambda *key: asked.append(key) or table(*key))
+    p, g = pair()
+    for stream in (2, 7):
+        fastopt.gd(Device(p), Device(g), stream=stream)
+    assert asked == [(0, 2, threading.get_ident()), (0, 7, 0)]
+
+
+def test_functions_and_classes_are_launched_alike(monkeypatch):
+    seen, launcher = [], toolchain.launcher
+    monkeypatch.setattr(toolchain, "launcher", lambda kernel, *rest: seen.append(rest) or launcher(kernel, *rest))
+    monkeypatch.setattr(_compile, "device_threads", lambda spec, usual: usual + 1)
+    p, g = pair()
+    fastopt.GD(Device(p)).step(Device(g))
+    fastopt.gd(Device(p), Device(g))
+    assert seen[0] == seen[1] == (1, toolchain.threads() + 1, 0)
+
+
 class TestGraphs:
     def test_what_cannot_be_captured(self, monkeypatch):
         p, g = pair()
@@ -226,6 +322,10 @@ class TestGraphs:
         unchanged(plain.params, plain.step, RuntimeError, "capturable=True")
         states = [Device(np.zeros_like(p)) for _ in range(2)]
         unchanged(given, lambda: fastopt.adam(given, grad, *states, step=1), RuntimeError, "captured")
+        grad.changes["stream"] = 7
+        unchanged(given, lambda: opt.step(grad), RuntimeError, "streams [7]", "on the stream that is captured")
+        opt.step(grad, stream=7)
+        opt.step_count = 2
         assert opt.step_count == 2
 
     def test_lr_can_be_changed_and_is_a_number(self):
