@@ -54,12 +54,6 @@ def writable(array):
 
 
 @register_jitable
-def descr(array):
-    """Return the identity of the dtype of the array object at `array`."""
-    return peek_int64(array + _DESCR)
-
-
-@register_jitable
 def element_count(array):
     """Return the number of elements of the array object at `array`."""
     count = 1
@@ -80,7 +74,7 @@ def same_layout(array, like, ndarray, type_number, itemsize, like_itemsize):
     flags = peek_int32(array + _FLAGS)
     if flags & _CONTIGUOUS == 0 or flags & _ALIGNED == 0:
         return False
-    dtype = descr(array)
+    dtype = peek_int64(array + _DESCR)
     if peek_int32(dtype + _DESCR_TYPE_NUMBER) != type_number:
         return False
     if peek_int8(dtype + _DESCR_BYTEORDER) != _NATIVE:
@@ -105,42 +99,30 @@ SAME, MOVED, UNSORTED, UNSURE = 0, 1, 2, 3
 
 
 @register_jitable
-def item(listed, k):
-    """Return the identity of item `k` of the list object at `listed`."""
-    return peek_int64(peek_int64(listed + _LIST_ITEMS) + 8 * k)
-
-
-@register_jitable
-def same_items(listed, ids):
-    """Say whether the list object at `listed` holds the objects with these identities, in this order."""
-    same = peek_int64(listed + _LIST_SIZE) == ids.shape[0]
-    for k in range(ids.shape[0] if same else 0):
-        same &= item(listed, k) == ids[k]
-    return same
-
-
-@register_jitable
-def unchanged(written):
-    """Say whether arrays are where and as they were, and writable: see :func:`gather`."""
+def unchanged(written, params, listed):
+    """Say whether what a step writes is as it was, and the caller's list of it: see :func:`gather`."""
+    same = listed == 0 or peek_int64(listed + _LIST_SIZE) == params.shape[0]
+    if same and listed != 0:
+        items = peek_int64(listed + _LIST_ITEMS)
+        for k in range(params.shape[0]):
+            same &= peek_int64(items + 8 * k) == params[k]
     for w in range(written.shape[1]):
         array = written[0, w]
-        if not writable(array) or data_address(array) != written[1, w] or descr(array) != written[3, w]:
-            return False
-        if element_count(array) != written[2, w]:
-            return False
-    return True
+        same &= data_address(array) == written[1, w] and peek_int64(array + _DESCR) == written[3, w]
+        same &= writable(array) and element_count(array) == written[2, w]
+    return same
 
 
 @register_jitable
 def overlap(grads, fixed):
     """Return MOVED, or UNSORTED, or UNSURE if gradients share memory with each other or with what is written."""
-    found, sizes, itemsizes, order = grads[2], grads[3], grads[6], grads[7]
     past = np.int64(0)
-    for k in range(order.shape[0]):
-        t = order[k]
-        if sizes[t] == 0:
+    for k in range(grads.shape[1]):
+        t = grads[7, k]
+        if grads[3, t] == 0:
             continue
-        first, end = found[t], found[t] + sizes[t] * itemsizes[t]
+        first = grads[2, t]
+        end = first + grads[3, t] * grads[6, t]
         if first < past:
             return UNSORTED
         past = end
@@ -153,6 +135,8 @@ def overlap(grads, fixed):
                 high = middle
         if low > 0 and fixed[1, low - 1] > first:
             return UNSURE
+    for t in range(grads.shape[1]):  # an assignment of one row to another takes Numba 2 s to compile
+        grads[8, t] = grads[2, t]
     return MOVED
 
 
@@ -169,21 +153,16 @@ def gather(grads, written, fixed, ndarray, params, listed, given):
 
     Nothing is written but what was found of the gradients, and, once all is well, their last addresses.
     """
-    if (listed != 0 and not same_items(listed, params)) or not unchanged(written):
+    if not unchanged(written, params, listed):
         return UNSURE
-    moved = False
+    items, moved = peek_int64(given + _LIST_ITEMS), False
     for t in range(grads.shape[1]):
-        grad = grads[0, t] = item(given, t)
+        grad = grads[0, t] = peek_int64(items + 8 * t)
         if not same_layout(grad, grads[1, t], ndarray, grads[4, t], grads[6, t], grads[5, t]):
             return UNSURE
         grads[2, t] = data_address(grad)
         moved |= grads[2, t] != grads[8, t]
-    if not moved:
-        return SAME
-    answer = overlap(grads, fixed)
-    if answer == MOVED:
-        grads[8] = grads[2]
-    return answer
+    return overlap(grads, fixed) if moved else SAME
 
 
 def probe() -> str | None:

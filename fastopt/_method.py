@@ -156,9 +156,8 @@ class Method:
 
     def _learning_rate(self, step: int) -> float:
         """Return the learning rate of step number `step`."""
-        if callable(self.lr):
-            return _hyper.in_range(f"lr({step})", self.lr(step), 0, float("inf"), high_in=False)
-        return self.lr
+        lr: Any = self.__dict__["lr"]  # without the descriptor, which takes 0.1 µs of 4
+        return _hyper.in_range(f"lr({step})", lr(step), 0, float("inf"), high_in=False) if callable(lr) else lr
 
     def values(self, step: int) -> tuple[float, ...]:
         """Return all scalars of step number `step`: those of the decay and those of the rule."""

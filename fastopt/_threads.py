@@ -164,12 +164,11 @@ def launch(launches: Sequence[Launch], *others: tuple[Any, ...]) -> None:
     All of it or nothing: everything is compiled and decided before the first runs, and then all are called from C,
     where Python runs no handler of a signal between them. The exception of a Ctrl-C comes when the last is done.
     """
-    for kernels, _ in launches:
+    calls: list[tuple[Any, ...]] = []
+    for kernels, arguments in launches:
         if kernels.large and (threads := budget()) > 1:
             _launch_in_parallel(launches, threads, others)
             return
-    calls: list[tuple[Any, ...]] = []
-    for kernels, arguments in launches:
         calls.append((kernels.serial, *arguments))
     calls += others
     _make_all(starmap(call, calls))
