@@ -7,6 +7,10 @@ import textwrap
 
 import pytest
 
+# Several processes run tests at once: a thread that waits for others must not keep a processor from them. Read when
+# OpenMP's runtime is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 from fastopt import _compile
 
 

@@ -27,8 +27,17 @@ def assembly(case, dtype, parallel, monkeypatch):
     )
 
 
+_lines = {}  # one text for all tests that read it
+
+
 def kernel_lines(spec, parallel, monkeypatch):
     """Return the same for a given spec."""
+    if (spec, parallel) not in _lines:
+        _lines[spec, parallel] = _compiled_lines(spec, parallel, monkeypatch)
+    return _lines[spec, parallel]
+
+
+def _compiled_lines(spec, parallel, monkeypatch):
     monkeypatch.setattr(_compile.KernelCache, "load_overload", lambda *arguments: None)
     monkeypatch.setattr(_compile.KernelCache, "save_overload", lambda *arguments: None)
     kernel = _compile.sweep.__wrapped__(spec, parallel)
