@@ -6,6 +6,7 @@ from which the kernels are compiled.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,7 @@ _COMPARISONS: dict[str, Callable[..., Any]] = {
 }
 
 
+@functools.cache
 def kind(type_: Any) -> np.dtype[Any]:
     """Return the dtype for a type of LLVM's; integers have no sign there, and are unsigned here."""
     if type_ in _FLOATS:
@@ -44,18 +46,24 @@ class Value:
 def value(array: Any) -> Value:
     """Return a number or an array as an operand."""
     array = np.asarray(array)
-    for type_, dtype in _FLOATS.items():
-        if array.dtype == dtype:
-            return Value(array, type_)
-    return Value(array.view(f"u{array.itemsize}"), ir.IntType(8 * array.itemsize))
+    type_, dtype = _type_of(array.dtype)
+    return Value(array if array.dtype == dtype else array.view(dtype), type_)
+
+
+@functools.cache
+def _type_of(dtype: np.dtype[Any]) -> tuple[Any, np.dtype[Any]]:
+    """Return the type of LLVM's for numbers of a dtype, and the dtype in which they are held here."""
+    found = (type_ for type_, held in _FLOATS.items() if dtype == held)
+    type_ = next(found, ir.IntType(8 * dtype.itemsize))
+    return type_, kind(type_)
 
 
 def _of(operand: Any) -> Any:
     """Return the numbers of an operand; that of a constant has the bits of its type."""
     if isinstance(operand, Value):
         return operand.array
-    constant, dtype = operand.constant, kind(operand.type)
-    return dtype.type(constant if dtype.kind in "fb" else constant % 2**operand.type.width)
+    dtype = kind(operand.type)
+    return dtype.type(operand.constant if dtype.kind in "fb" else operand.constant & ((1 << operand.type.width) - 1))
 
 
 def _signed(operand: Any) -> Any:
@@ -64,9 +72,21 @@ def _signed(operand: Any) -> Any:
 
 
 def _binary(operation: Callable[..., Any]) -> Any:
+    """Return an operation on two integers, of which those of NumPy's that are no operators never warn."""
+
+    def apply(self: Builder, a: Any, b: Any) -> Value:
+        return Value(operation(_of(a), _of(b)), a.type)
+
+    return apply
+
+
+def _binary_of_floats(operation: Callable[..., Any]) -> Any:
+    integers = _binary(operation)
+
     def apply(self: Builder, a: Any, b: Any) -> Value:
         with np.errstate(all="ignore"):
-            return Value(operation(_of(a), _of(b)).astype(kind(a.type)), a.type)
+            result: Value = integers(self, a, b)
+            return result
 
     return apply
 
@@ -78,7 +98,7 @@ class Builder:
     udiv = _binary(np.floor_divide)
     and_, or_, xor = _binary(np.bitwise_and), _binary(np.bitwise_or), _binary(np.bitwise_xor)
     shl, lshr = _binary(np.left_shift), _binary(np.right_shift)
-    fadd, fsub, fmul = _binary(np.add), _binary(np.subtract), _binary(np.multiply)
+    fadd, fsub, fmul = (_binary_of_floats(operation) for operation in (np.add, np.subtract, np.multiply))
 
     def ashr(self, a: Any, b: Any) -> Value:
         shifted = np.right_shift(_signed(a), _signed(b))
@@ -97,7 +117,7 @@ class Builder:
         return Value(np.asarray(_of(a)).view(kind(type_)), type_)
 
     def select(self, condition: Any, a: Any, b: Any) -> Value:
-        return Value(np.where(_of(condition), _of(a), _of(b)).astype(kind(a.type)), a.type)
+        return Value(np.where(_of(condition), _of(a), _of(b)), a.type)
 
     def icmp_unsigned(self, operator: str, a: Any, b: Any) -> Value:
         return Value(_COMPARISONS[operator](_of(a), _of(b)), ir.IntType(1))

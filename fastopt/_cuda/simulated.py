@@ -66,32 +66,31 @@ class Storage:
 
     def _load(self, addresses: Sequence[int], i: int, lanes: int, scales: Sequence[Any]) -> tuple[Any, ...]:
         moved = self._at(addresses, i, lanes)
-        columns = {k: view(moved[k], self.layout.dtypes[k], lanes) for k in self.layout.fields}
-        rows = []
-        for lane in range(lanes):
-            row = []
-            for k, codec in enumerate(self.layout.codecs):
-                parts = [value(columns[r][lane]) for r in self.layout.rows[k]]
-                scale = self.layout.scale(_B, scales, k)
-                row.append(codec.read(_B, parts, self.number, scale, careful=codec.scaled).array[()])
-            rows.append(tuple(row))
-        return tuple(rows)
+        columns = []  # all lanes at once: that is what takes the time here
+        for k, codec in enumerate(self.layout.codecs):
+            parts = [value(view(moved[r], self.layout.dtypes[r], lanes)) for r in self.layout.rows[k]]
+            scale = self.layout.scale(_B, scales, k)
+            numbers = codec.read(_B, parts, self.number, scale, careful=codec.scaled)
+            columns.append(tuple(np.array(numbers.array)))
+        return tuple(zip(*columns, strict=True))
 
     def _store(
         self, addresses: Sequence[int], i: int, values: Sequence[Any], word: Any, scales: Sequence[Any], lanes: int
     ) -> None:
         moved = self._at(addresses, i, lanes)
-        for lane in range(lanes):
-            for k, codec in enumerate(self.layout.codecs[1:], 1):
-                new = values[lane][k - 1]
-                if new.dtype != self.layout.number:
-                    raise TypeError(f"a rule returned {new.dtype} where it computes with {self.layout.number}")
-                scale = self.layout.scale(_B, scales, k)
-                parts = codec.write(_B, value(new), word, scale, careful=codec.scaled)
-                for r, part in zip(self.layout.rows[k], parts, strict=True):
-                    dtype = self.layout.dtypes[r]
-                    view(moved[r], dtype, lanes)[lane] = part.array.view(dtype)
-            word = following(_B, word)
+        words = [word]
+        while len(words) < lanes:
+            words.append(following(_B, words[-1]))
+        word = value(np.array([w.array for w in words]))
+        for k, codec in enumerate(self.layout.codecs[1:], 1):
+            new = [row[k - 1] for row in values]
+            if any(number.dtype != self.layout.number for number in new):
+                raise TypeError(f"a rule returned {new[0].dtype} where it computes with {self.layout.number}")
+            scale = self.layout.scale(_B, scales, k)
+            parts = codec.write(_B, value(np.array(new)), word, scale, careful=codec.scaled)
+            for r, part in zip(self.layout.rows[k], parts, strict=True):
+                dtype = self.layout.dtypes[r]
+                view(moved[r], dtype, lanes)[:] = part.array.view(dtype)
 
     def load_one(self, addresses: Sequence[int], i: int, scales: Any) -> tuple[Any, ...]:
         return self._load(addresses, i, 1, scales)
@@ -125,10 +124,11 @@ class Storage:
     def peaks(self, values: Sequence[Any]) -> tuple[int, ...]:
         found: list[int] = []
         for k in self.scaled:
-            peak = (value(np.uint32(0)), value(np.uint32(0)))
-            for row in values:
-                peak = self.layout.scaled[k].finite_peak(_B, value(row[k - 1]), *peak)
-            found += [int(part.array) for part in peak]
+            nothing = value(np.uint32(0))
+            numbers = value(np.array([row[k - 1] for row in values]))
+            found += [
+                int(part.array.max()) for part in self.layout.scaled[k].finite_peak(_B, numbers, nothing, nothing)
+            ]
         return tuple(found)
 
     def rescale(self, scales: Sequence[Any], peaks: Sequence[int]) -> tuple[Any, ...]:
