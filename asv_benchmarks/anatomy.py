@@ -42,6 +42,8 @@ def parts(elements: int, seconds: float) -> dict[str, float]:
         "  of which a kernel without elements": lambda: kernel(*nothing),
         "the same bytes, nothing computed": _measure.stream(bound),
     }
+    for function in functions.values():
+        function()  # compile
     taken = _measure.times(functions, rounds=300, seconds=seconds, turn=1e-3)
     return {name: statistics.median(times) * 1e6 for name, times in taken.items()}
 

@@ -250,7 +250,7 @@ def _document(cls: type[Any], name: str, timed: bool) -> str:
         'rounding : {"nearest", "stochastic"}, default "nearest"',
         "    How a parameter of 16 bits is rounded.",
         "seed : int, default 0",
-        "    Chooses, with `step`, how numbers are rounded at random.",
+        "    Chooses, with `step`, how numbers are rounded at random; of no effect otherwise.",
         "stream : object, optional",
         "    For arrays on a GPU: the stream to work on, as for :meth:`fastopt.Optimizer.step`.",
         "",

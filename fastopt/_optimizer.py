@@ -39,7 +39,7 @@ class Optimizer(Method):
         Parameters in bfloat16 are the upper part of a weight of 24 or 32 bits, whose other bits are kept beside. With
         "split16" that is exactly training with weights in float32.
     seed : int, default 0
-        Chooses, with the number of the step and the place of an element, how numbers are rounded at random.
+        Chooses, with the step and the place of an element, how numbers are rounded at random; of no effect otherwise.
     capturable : bool, default False
         For GPUs: keep the step number and `lr` there, so that a CUDA graph can hold steps.
     **hyperparameters
@@ -206,9 +206,9 @@ class Optimizer(Method):
         Raises
         ------
         TypeError, ValueError
-            If a gradient is not acceptable, or there is none; nothing has been written then.
+            If a gradient is missing or not acceptable, or a parameter or state was changed; nothing has been written.
         RuntimeError
-            If the stream is being captured into a graph and the step cannot be.
+            If the stream is being captured into a graph and the step cannot be, or if `lr` took a step itself.
         """
         step = self._steps + 1
         values = self.values(step)  # first of all: an `lr` that is a function may do anything to the arrays

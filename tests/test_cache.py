@@ -21,6 +21,7 @@ STEP = """
 """
 
 
+@pytest.mark.internals
 @pytest.mark.parametrize("size", [10, 2**17])
 def test_a_second_process_compiles_nothing(run_script, tmp_path, size):
     script = STEP.format(size=size, call="fastopt.GD(p, lr=1.0).step(np.ones_like(p))")
@@ -30,6 +31,7 @@ def test_a_second_process_compiles_nothing(run_script, tmp_path, size):
         assert run_script(script, cache=cache, NUMBA_NUM_THREADS=2).split() == ["-1.0", "1", "0"]
 
 
+@pytest.mark.internals
 @pytest.mark.parametrize(
     ("call", "what"),
     [
@@ -219,6 +221,7 @@ def test_serial_and_parallel_kernels_of_two_processes(run_script, tmp_path, firs
     assert out == ["-1.0 -1.0", "-1.0 -1.0", "[1, 1]"]
 
 
+@pytest.mark.internals
 def test_narrow_states_do_not_depend_on_what_was_loaded_first(run_script, tmp_path):
     """The loops for blocks with and without infinities had one name; the second kernel loaded ran the first one's."""
     script = """
@@ -305,6 +308,7 @@ def whole(tmp_path_factory):
     return copy
 
 
+@pytest.mark.internals
 @pytest.mark.parametrize("damage", DAMAGED)
 def test_a_damaged_file_is_compiled_anew(run_script, tmp_path, whole, damage):
     script = STEP.format(size=10, call="fastopt.GD(p, lr=1.0).step(np.ones_like(p))")

@@ -14,7 +14,7 @@ WITHOUT = [
     {"NUMBA_CPU_NAME": "generic"},
     {"NUMBA_CPU_NAME": "sandybridge", "NUMBA_CPU_FEATURES": ""},
 ]
-pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+pytestmark = [pytest.mark.internals, pytest.mark.filterwarnings("ignore::RuntimeWarning")]
 without = pytest.mark.parametrize("environment", WITHOUT, ids=lambda e: e["NUMBA_CPU_NAME"])
 
 

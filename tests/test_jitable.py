@@ -43,6 +43,7 @@ def test_the_same_bits_as_the_class(case):
         assert_same_bits([p, *states], [twin, *opt.state.values()])
 
 
+@pytest.mark.internals
 @every_dtype
 def test_a_whole_training_loop(dtype):
     adam = fastopt.jitable(fastopt.Adam)
@@ -76,6 +77,7 @@ def call(p, g, v, step, lr):
     momentum(p, g, v, step, lr)
 
 
+@pytest.mark.internals
 def test_two_updates_in_one_function_do_not_mix():
     heavy = fastopt.jitable(fastopt.Momentum, beta=0.5)
 
@@ -210,6 +212,7 @@ PAIRS = {
 }
 
 
+@pytest.mark.internals
 @pytest.mark.parametrize("order", [("one", "other"), ("other", "one")])
 @pytest.mark.parametrize("pair", PAIRS)
 def test_two_cached_functions_keep_their_own_updates(run_script, tmp_path, pair, order):

@@ -14,7 +14,7 @@ from fastopt import _threads
 
 from .refusals import F32, ones, refuse, refuse_step, written
 
-pytestmark = pytest.mark.usefixtures("both_checks")
+pytestmark = [pytest.mark.internals, pytest.mark.usefixtures("both_checks")]
 
 
 def test_parameters_made_read_only_later():

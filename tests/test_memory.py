@@ -9,6 +9,8 @@ import pytest
 
 import fastopt
 
+pytestmark = pytest.mark.internals
+
 SIZES = [2**12, 2**22]
 ENOUGH = 16 * 1024  # bytes, for the objects of one call; an array of 2^22 float32 would be 16 MiB
 

@@ -15,6 +15,8 @@ from fastopt._names import UNKNOWN, digest
 
 from .test_imports import MODULES, imported
 
+pytestmark = pytest.mark.internals
+
 
 def symbols(library):
     """Return the names of the functions that a compiled module shows to others."""

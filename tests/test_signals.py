@@ -6,6 +6,8 @@ import pytest
 
 from fastopt import _signals
 
+pytestmark = pytest.mark.internals
+
 STORM = """
     import os, random, signal, sys, threading, time
     import numpy as np

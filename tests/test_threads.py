@@ -9,6 +9,8 @@ import pytest
 import fastopt
 from fastopt import _info, _threads
 
+pytestmark = pytest.mark.internals
+
 LAYERS = ["omp", "workqueue", "tbb"]
 
 SETUP = """

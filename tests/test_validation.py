@@ -8,7 +8,7 @@ from fastopt._catalog import OPTIMIZERS
 
 from .refusals import F32, ones, refuse, refuse_step, refuse_values
 
-pytestmark = pytest.mark.usefixtures("both_checks")
+pytestmark = [pytest.mark.internals, pytest.mark.usefixtures("both_checks")]
 
 
 READ_ONLY = ones(3)
