@@ -129,4 +129,3 @@ class Plan:
             launch_on_devices(self._on_devices, launches, step, *others)
         else:
             _threads.launch(launches, *others)
-        self.gather.release()

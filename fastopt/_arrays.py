@@ -153,6 +153,17 @@ def check_array(name: str, array: Any, *, written: bool) -> None:
     if format_of(array.dtype) is None:
         wanted = "float64, float32, float16 or bfloat16 (or its bits as uint16) in native byte order"
         raise TypeError(f"{name} must have dtype {wanted}, got {array.dtype.str} ({array.dtype})")
+    check_layout(name, array, written=written)
+
+
+def check_layout(name: str, array: Array, *, written: bool) -> None:
+    """Raise unless the memory of an array can be updated in place (`written`), or read, by a sweep.
+
+    Raises
+    ------
+    ValueError
+        If it is read-only, misaligned, or neither C- nor Fortran-contiguous.
+    """
     if not array.flags.aligned:
         raise ValueError(f"{name} must be aligned to its {array.itemsize}-byte elements: pass a copy of it")
     if not array.flags.forc:
@@ -160,8 +171,8 @@ def check_array(name: str, array: Any, *, written: bool) -> None:
             f"{name} must be contiguous in C or Fortran order, got shape {array.shape} with strides "
             f"{array.strides} bytes: pass a contiguous copy"
         )
-    if written:
-        check_writable(name, array)
+    if written and not array.flags.writeable:
+        raise ValueError(f"{name} is updated in place and must be writable, got a read-only array")
 
 
 def check_unchanged(name: str, array: Array, address: int, size: int, dtype: np.dtype[Any]) -> None:
@@ -176,19 +187,7 @@ def check_unchanged(name: str, array: Array, address: int, size: int, dtype: np.
         raise ValueError(f"{name} was resized since the optimizer was made")
     if array.dtype != dtype:
         raise ValueError(f"{name} was given the dtype {array.dtype} since the optimizer was made with {dtype}")
-    check_writable(name, array)
-
-
-def check_writable(name: str, array: Array) -> None:
-    """Raise if an array is read-only.
-
-    Raises
-    ------
-    ValueError
-        Naming it.
-    """
-    if not array.flags.writeable:
-        raise ValueError(f"{name} is updated in place and must be writable, got a read-only array")
+    check_layout(name, array, written=True)
 
 
 def fits(format_: str | None, arithmetic_of: str | None) -> bool:

@@ -171,7 +171,7 @@ def gather() -> Any:
     if _headers.probe() is not None:
         return None
     signature = types.int64(MATRIX, MATRIX, MATRIX, types.int64, VECTOR, types.int64, types.int64)
-    return _compile(_headers.gather, signature)
+    return _compile(_headers.gather, signature, nogil=False)  # what it looks at must stay where it is
 
 
 def device_kernel(spec: Spec, on_device: bool) -> tuple[Callable[..., None], Any]:

@@ -62,7 +62,7 @@ class Gather:
         self._params = [arrays[t] for t in self._tensors]
         self._collection, self._relist = params, _reader(structure, params)
         self._given = [params] if structure.kind == "array" else _listed(params)
-        self._arrays, self._states = arrays, states
+        self._written = functools.partial(named_arrays, structure, arrays, states)
         written = [a for _, a in self._written()]
         self._dtypes = [a.dtype for a in written]  # kept, so that no other dtype can come to have their identity
         rows = (map(id, written), (a.ctypes.data for a in written), (a.size for a in written), map(id, self._dtypes))
@@ -88,15 +88,6 @@ class Gather:
             start = end
         self.grads: list[Any] = []
         self.bound: Bound | None = None
-
-    def _written(self) -> Iterator[tuple[str, Array]]:
-        """Yield all arrays that the step writes, and what an error calls them."""
-        for t, array in enumerate(self._arrays):
-            yield self._structure.label("params", t), array
-        for name, row in self._states.items():
-            for t, state in enumerate(row):
-                if state is not None:
-                    yield f"the state {name!r} of {self._structure.label('params', t)}", state
 
     def read(self, given: Sequence[Any]) -> None:
         """Check gradients and take their addresses; change nothing else.
@@ -206,6 +197,18 @@ class Gather:
         """Let the caller's gradients go, unless they are bound."""
         if self.bound is None or self.grads is not self.bound.grads:
             self.grads = []
+
+
+def named_arrays(
+    structure: Structure, arrays: Sequence[Array], states: Mapping[str, Sequence[Array | None]]
+) -> Iterator[tuple[str, Array]]:
+    """Yield all arrays that a step writes, and what an error calls them."""
+    for t, array in enumerate(arrays):
+        yield structure.label("params", t), array
+    for name, row in states.items():
+        for t, state in enumerate(row):
+            if state is not None:
+                yield f"the state {name!r} of {structure.label('params', t)}", state
 
 
 def _listed(params: Any) -> list[Any]:

@@ -22,6 +22,9 @@ from ._names import named_by_contents
 
 Rule = Callable[..., Any]
 
+#: The largest float64 that each dtype rounds to 0: half of its least number.
+_ROUNDED_TO_ZERO = {"float32": 2.0**-150, "float64": 0.0}
+
 
 @functools.cache
 def _compose(
@@ -74,20 +77,23 @@ class Method:
     """The name and the default of every hyperparameter."""
 
     _fields: ClassVar[dict[str, _hyper.Hyperparameter[Any]]]
+    _rule: Rule
+    _specs: dict[tuple[str, ...], Spec]
+    _guards: ClassVar[tuple[str, ...]] = ()
+    _settable: ClassVar[frozenset[str]] = frozenset()
     _arguments: ClassVar[tuple[str, ...]]
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        names = [
-            name
-            for base in reversed(cls.__mro__)
-            for name, value in vars(base).items()
-            if isinstance(value, _hyper.Hyperparameter)
-        ]
+        attributes = [item for base in reversed(cls.__mro__) for item in vars(base).items()]
+        names = [name for name, value in attributes if isinstance(value, _hyper.Hyperparameter)]
+        setters = {name for name, value in attributes if getattr(value, "fset", None) is not None}
+        cls._settable = frozenset({*names, *setters})
         shared = ("weight_decay", "decoupled", "maximize")
         order = [*dict.fromkeys(name for name in names if name not in shared), *shared]
         cls._fields = {name: inspect.getattr_static(cls, name) for name in order}
         cls.hyperparameters = {name: field.default for name, field in cls._fields.items()}
+        cls._guards = tuple(name for name, field in cls._fields.items() if field.guards)
         if "scalars" in vars(cls):
             cls._arguments = tuple(inspect.signature(cls.scalars).parameters)[2:]
 
@@ -142,17 +148,13 @@ class Method:
 
     def _changed(self) -> None:
         """Take note that hyperparameters changed."""
-        self._decays = self.weight_decay != 0
-        self._wrapped = self._decays or self.maximize
-        self._rule = _compose(
-            type(self).make,
-            tuple(self.flags().items()),
-            self._decays and not self.decoupled,
-            self._decays and self.decoupled,
-            self.maximize,
-        )
+        decays, decoupled, maximize = self.weight_decay != 0, self.decoupled, self.maximize
+        flags = tuple(self.flags().items())
+        rule = _compose(type(self).make, flags, decays and not decoupled, decays and decoupled, maximize)
+        if rule is not self.__dict__.get("_rule"):  # another kernel; most changes are of numbers alone
+            self._rule, self._specs = rule, {}
+        self._wrapped = decays or maximize
         self._numbers = tuple(getattr(self, name) for name in self._arguments)
-        self._specs: dict[tuple[str, ...], Spec] = {}
 
     def _learning_rate(self, step: int) -> float:
         """Return the learning rate of step number `step`."""
@@ -188,11 +190,9 @@ class Method:
         ValueError
             If a number above 0 would be rounded to 0.
         """
-        for name, field in self._fields.items():
-            value = getattr(self, name)
-            with np.errstate(all="ignore"):
-                vanishes = field.guards and value > 0 and dtype.type(value) == 0
-            if vanishes:
+        for name in self._guards:
+            value = self.__dict__[name]
+            if 0 < value <= _ROUNDED_TO_ZERO[dtype.name]:
                 least = np.finfo(dtype).smallest_subnormal
                 raise ValueError(
                     f"{name} must be 0 or at least {least:.2g} where arithmetic is in {dtype}, got {value!r}"
@@ -220,9 +220,7 @@ class Method:
         return register_jitable(**EXACT)(named_by_contents(values))
 
     def __setattr__(self, name: str, value: Any) -> None:
-        own = inspect.getattr_static(type(self), name, None)
-        settable = own.fset is not None if isinstance(own, property) else hasattr(own, "__set__")
-        if not (name.startswith("_") or settable):
+        if not (name.startswith("_") or name in self._settable):
             raise AttributeError(f"{type(self).__name__} has no {name!r} to set; it has {', '.join(self._fields)}")
         super().__setattr__(name, value)
 

@@ -11,9 +11,9 @@ import numpy as np
 
 from . import _checkpoint, _formats
 from ._arrange import Plan, codecs_of, make_groups, make_states
-from ._arrays import check_array, check_disjoint, check_integer, check_writable, flatten, format_of
+from ._arrays import check_array, check_disjoint, check_integer, check_layout, flatten, format_of
 from ._cuda import arrays as gpu
-from ._gather import Gather
+from ._gather import Gather, named_arrays
 from ._method import Method
 from ._plan import Group
 
@@ -102,8 +102,7 @@ class Optimizer(Method):
         check_disjoint(named)
         self._capturable, self._steps = bool(capturable), 0
         self._set_hyperparameters(dict(self.hyperparameters) | hyperparameters)
-        kept = structure.kind == "array" or isinstance(params, (Mapping, Sequence))
-        self._params: Any = params if kept else given
+        self._params = params if structure.kind == "array" or isinstance(params, (Mapping, Sequence)) else given
         self._structure, self._arrays = structure, arrays
         names = self._state_names = self.active_states()
         self._seed = check_integer("seed", seed, 0)
@@ -112,6 +111,7 @@ class Optimizer(Method):
         self._rounding, self._master = rounding, master
         by_state = _formats.by_state(state_dtype, names, type(self).__name__)
         self._codecs = [codecs_of(f, rounding, master, by_state, names, self.squares) for f in formats]
+        self._arithmetic = {np.dtype(_formats.number_of(param)) for param, *_ in self._codecs}
         self._check_dtypes()
         self._states = make_states(self._arrays, self._codecs, names)
         self._make_plan()
@@ -123,8 +123,8 @@ class Optimizer(Method):
         self._plan = Plan(self._groups, Gather(structure, self._params, arrays, states, self._groups))
 
     def _check_dtypes(self) -> None:
-        for number in {_formats.number_of(param) for param, *_ in self._codecs}:
-            self.check_dtype(np.dtype(number))
+        for number in self._arithmetic:
+            self.check_dtype(number)
 
     @property
     def params(self) -> Any:
@@ -214,13 +214,14 @@ class Optimizer(Method):
         values = self.values(step)  # first of all: an `lr` that is a function may do anything to the arrays
         if self._steps != step - 1:
             raise RuntimeError(f"lr({step}) took a step of the optimizer whose step it is asked for")
-        if grads is None:
-            self._plan.gather.recall()
-        else:
-            self._plan.gather.read(self._structure.unpack("grads", grads))
-        for group in self._groups:
-            group.prepare(self.spec(group.codecs, len(values)), values, stream)
-        self._plan.run(step, (setitem, self.__dict__, "_steps", step))
+        gather = self._plan.gather
+        try:
+            gather.recall() if grads is None else gather.read(self._structure.unpack("grads", grads))
+            for group in self._groups:
+                group.prepare(self.spec(group.codecs, len(values)), values, stream)
+            self._plan.run(step, (setitem, self.__dict__, "_steps", step))
+        finally:
+            gather.release()
 
     def bind(self, grads: Any) -> None:
         """Check `grads` once and use these very arrays in every later ``step()`` without an argument.
@@ -283,12 +284,8 @@ class Optimizer(Method):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take what :meth:`__getstate__` returned, with arrays that may be read-only or in a file now."""
         self.__dict__.update(state)
-        for t, array in enumerate(self._arrays):
-            label = self._structure.label("params", t)
-            check_array(label, array, written=True)
-            for name, row in self._states.items():
-                if (own := row[t]) is not None:
-                    check_writable(f"the state {name!r} of {label}", own)
+        for name, array in named_arrays(self._structure, self._arrays, self._states):
+            check_layout(name, array, written=True)
         self._changed()
         self._make_plan()
 

@@ -37,7 +37,25 @@ from . import _compile
 PARALLEL_FROM = 1 << 15
 
 _workqueue: dict[str, object] = {}  # which step has the layer
-_orphan = False  # a forked child of a process that had launched the threads
+
+
+def _forked() -> bool:
+    """Say whether this process began, by a fork, after Numba was loaded in it, as far as can be told."""
+    try:
+        stat = Path("/proc/self/stat").read_text()
+        ticks = int(stat.rpartition(")")[2].split()[19])  # from the start of the system to that of the process
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, AttributeError, ValueError):
+        return False
+    # Numba loads logging, which notes the time; a process that was not forked is older than what it loaded.
+    loaded: float = logging._startTime  # type: ignore[attr-defined]
+    since = time.time() - (loaded / 1e9 if loaded > 1e15 else loaded)  # nanoseconds from Python 3.13 on
+    return age < since - 0.05
+
+
+# Whether this is a forked child of a process that had launched the threads. Numba may have done so before fastopt was
+# loaded: in this process, or in the one that it was forked from.
+_orphan = bool(_layer._is_initialized) and _forked()
 
 
 def _after_fork() -> None:
@@ -55,24 +73,6 @@ if hasattr(os, "register_at_fork"):
         after_in_parent=global_compiler_lock.release,
         after_in_child=_after_fork,
     )
-
-
-def _forked() -> bool:
-    """Say whether this process began, by a fork, after Numba was loaded in it, as far as can be told."""
-    try:
-        stat = Path("/proc/self/stat").read_text()
-        ticks = int(stat.rpartition(")")[2].split()[19])  # from the start of the system to that of the process
-        age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
-    except (OSError, AttributeError, ValueError):
-        return False
-    # Numba loads logging, which notes the time; a process that was not forked is older than what it loaded.
-    loaded: float = logging._startTime  # type: ignore[attr-defined]
-    since = time.time() - (loaded / 1e9 if loaded > 1e15 else loaded)  # nanoseconds from Python 3.13 on
-    return age < since - 0.05
-
-
-# Numba may have launched the threads before fastopt was loaded: in this process, or in the one that it was forked from.
-_orphan = bool(_layer._is_initialized) and _forked()
 
 
 def _tbb_comes_first() -> bool:

@@ -148,6 +148,13 @@ def test_a_refused_gradient_is_let_go():
     grads.clear()
     gc.collect()
     assert [g() for g in gone] == [None, None]
+    opt.lr = 1e300  # what is wrong shows after the gradients were looked at
+    grads = [ones(3), ones(4)]
+    gone = [weakref.ref(g) for g in grads]
+    refuse(lambda: opt.step(grads), ValueError, ["too large"])
+    grads.clear()
+    gc.collect()
+    assert [g() for g in gone] == [None, None]
 
 
 def test_a_refusal_leaves_the_bound_gradients():
