@@ -25,7 +25,7 @@ def parts(elements: int, seconds: float) -> dict[str, float]:
     (group,), plan = bound._groups, bound._plan
     spec, values = bound.plain_spec(p.dtype), bound.values(1)
     kernels, arguments = group.launch(1)
-    kernel = kernels.parallel if kernels.large and fastopt.info()["threads"] > 1 else kernels.serial
+    kernel = kernels.in_parallel if kernels.large and fastopt.info()["threads"] > 1 else kernels.serial
     nothing = (arguments[0], np.zeros(1, np.int64), group.chunks[:0], *arguments[3:])  # a launch without a chunk
     check, given = _compile.gather(), [g]
     looked = (*opt._plan.gather._arguments, 0, id(given))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import _threads
-from ._arrays import Array, Structure
+from ._arrays import Array
 from ._cache import warn_if_useless
 from ._cuda import arrays as gpu
 from ._cuda.plan import DeviceGroup, launch_on_devices
@@ -19,6 +19,7 @@ from ._method import Method
 from ._place import PAGE, Pool, allocate, nbytes_of
 from ._plan import Group, Members
 from ._scaled import BLOCK
+from ._structure import Structure
 
 
 def codecs_of(
@@ -37,26 +38,11 @@ def codecs_of(
 def make_states(
     arrays: Sequence[Array], codecs: Sequence[tuple[str, ...]], names: Sequence[str]
 ) -> dict[str, list[Array | None]]:
-    """Return all arrays beside the parameters, by name, in the order in which kernels take them."""
-    wanted = []
-    for array, (param, *states) in zip(arrays, codecs, strict=True):
-        beside = zip(rows_of(param), CODECS[param].rows[1:], strict=True)
-        rows: list[tuple[str, np.dtype[Any], int | None]] = [(name, dtype, None) for name, dtype in beside]
-        for name, codec in zip(names, states, strict=True):
-            rows.append((name, CODECS[codec].rows[0], None))
-            if CODECS[codec].scaled:
-                rows.append((f"{name}_scale", CODECS[codec].rows[1], -(-array.size // BLOCK)))
-        wanted.append(rows)
-    made = _make(arrays, wanted)
-    every = dict.fromkeys(name for own in made for name in own)
-    return {name: [own.get(name) for own in made] for name in every}
-
-
-Rows = Sequence[tuple[str, np.dtype[Any], int | None]]
-
-
-def _make(arrays: Sequence[Array], wanted: Sequence[Rows]) -> list[dict[str, Array]]:
-    """Return zeros by name for each array, of these dtypes and, if there are any, these lengths."""
+    """Return all arrays beside the parameters, by name; None for parameters that have no such array."""
+    wanted = [
+        [(name, dtype, -(-array.size // BLOCK) if per_block else None) for name, dtype, per_block in _rows(own, names)]
+        for array, own in zip(arrays, codecs, strict=True)
+    ]
     on_cpu = [gpu.device_of(a) is None for a in arrays]
     sizes = [nbytes_of(a, d, n) for a, rows, own in zip(arrays, wanted, on_cpu, strict=True) if own for _, d, n in rows]
     pool = Pool(size for size in sizes if size < PAGE)
@@ -70,28 +56,46 @@ def _make(arrays: Sequence[Array], wanted: Sequence[Rows]) -> list[dict[str, Arr
                 made[-1][name] = pool.take(array, dtype, length)
             else:
                 made[-1][name] = allocate(array, k, len(rows), dtype, length)
-    return made
+    every = dict.fromkeys(name for own in made for name in own)
+    return {name: [own.get(name) for own in made] for name in every}
+
+
+def _rows(codecs: Sequence[str], names: Sequence[str]) -> list[tuple[str, np.dtype[Any], bool]]:
+    """Return the arrays of a tensor after its parameter, in the order in which kernels take them.
+
+    Each with its name, its dtype, and whether it has an element for each block instead of for each element.
+    """
+    param, *states = codecs
+    found = [(name, dtype, False) for name, dtype in zip(rows_of(param), CODECS[param].rows[1:], strict=True)]
+    for name, codec in zip(names, states, strict=True):
+        found.append((name, CODECS[codec].rows[0], False))
+        if CODECS[codec].scaled:
+            found.append((f"{name}_scale", CODECS[codec].rows[1], True))
+    return found
 
 
 def make_groups(
     structure: Structure,
     arrays: Sequence[Array],
-    codecs: Sequence[tuple[str, ...]],
     states: Mapping[str, Sequence[Array | None]],
+    codecs: Sequence[tuple[str, ...]],
+    names: Sequence[str],
     seed: int,
     method: Method,
     capturable: bool,
 ) -> list[Group]:
-    """Return the groups of arrays that one launch updates: those on one device, of one dtype, in the same codecs."""
+    """Return the groups of arrays that one launch updates: those on one device, of one dtype, in the same codecs.
+
+    `names` are those of the states that the rule has.
+    """
     groups: list[Group] = []
     if any(gpu.device_of(a) is None for a in arrays):
         warn_if_useless()
     kinds = [(gpu.device_of(a), a.dtype, own) for a, own in zip(arrays, codecs, strict=True)]
     for kind in dict.fromkeys(kinds):
         indices = [t for t, other in enumerate(kinds) if other == kind]
-        rows = [[array for t in indices if (array := row[t]) is not None] for row in states.values()]
-        params = [arrays[t] for t in indices]
-        members = Members(structure, indices, params, [row for row in rows if row], kind[2], seed)
+        rows = [[a for t in indices if (a := states[name][t]) is not None] for name, *_ in _rows(kind[2], names)]
+        members = Members(structure, indices, [arrays[t] for t in indices], rows, kind[2], seed)
         groups.append(Group(members) if kind[0] is None else DeviceGroup(members, method, capturable))
     return groups
 

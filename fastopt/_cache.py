@@ -35,7 +35,7 @@ _SETTINGS = ("OPT", "BOUNDSCHECK", "DEBUGINFO_DEFAULT", "LOOP_VECTORIZE", "SLP_V
 present: set[str] = set()
 #: Why new kernels are not kept on disk, or None.
 problem: str | None = None
-_checked = False
+_checked = _warned = False
 
 
 def folders() -> list[Path]:
@@ -157,29 +157,43 @@ def _note(error: BaseException | None) -> None:
         problem = str(error) or type(error).__name__
 
 
+def find_problem() -> str | None:
+    """Return why new kernels cannot be kept on disk, or None; looked for once."""
+    global _checked
+    if not _checked:
+        _checked = True
+        failed: OSError | None = None
+        for folder in folders():
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                with tempfile.TemporaryFile(dir=folder):
+                    return problem
+            except OSError as error:
+                failed = failed or error
+        _note(failed)
+    return problem
+
+
 def warn_if_useless() -> None:
     """Warn, once and in the caller's line, if no folder has kernels or could keep them. Not for use within a step."""
-    global _checked
-    if _checked:
+    global _warned
+    if _warned or find_problem() is None or any(map(_has_kernels, folders())):
         return
-    _checked = True
-    failed: OSError | None = None
-    for folder in folders():
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                return
-        except OSError as error:
-            failed = failed or error
-    _note(failed)
-    if any(kernel for folder in folders() for kernel in folder.glob("*.nbc")):  # made by somebody else, to be read here
-        return
+    _warned = True
     warnings.warn(
         f"fastopt cannot keep compiled kernels on disk, so each process compiles them anew ({problem}); set "
         "NUMBA_CACHE_DIR to a writable folder",
         RuntimeWarning,
         stacklevel=_level_outside(),
     )
+
+
+def _has_kernels(folder: Path) -> bool:
+    """Say whether there are kernels to be read, made by somebody else."""
+    try:
+        return next(folder.glob("*.nbc"), None) is not None
+    except OSError:
+        return False
 
 
 def _level_outside() -> int:

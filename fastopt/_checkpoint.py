@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._arrays import Array, check_integer, check_like
+from ._arrays import MOST_STEPS, Array, check_integer, check_layout, check_like
 from ._codecs import ELEMENTS
 from ._cuda import arrays as gpu
 from ._evaluate import Builder, value
@@ -33,6 +33,12 @@ def save(optimizer: Optimizer) -> dict[str, Any]:
     return saved
 
 
+def _entry(key: Hashable) -> str:
+    """Return a key as a part of an entry's name: none ends in ".npy", which ``numpy.load`` takes for that of a file."""
+    text = str(key)
+    return f"{text}/" if text.rstrip("/").endswith(".npy") else text
+
+
 def _settings(optimizer: Optimizer) -> dict[str, str]:
     """Return what a resumed run depends on and a checkpoint cannot change: how parameters are rounded."""
     master = {} if optimizer._master is None else {"master": optimizer._master}
@@ -43,7 +49,7 @@ def _states(optimizer: Optimizer) -> list[tuple[str, Array]]:
     structure = optimizer._structure
     single = structure.kind == "array"
     return [
-        (name if single else f"{name}/{structure.keys[t]}", a)
+        (name if single else f"{name}/{_entry(structure.keys[t])}", a)
         for name, row in optimizer._states.items()
         for t, a in enumerate(row)
         if a is not None
@@ -93,9 +99,9 @@ def load(optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
     extra = sorted(set(saved) - required - optional)
     if missing or extra:
         raise ValueError(f"the checkpoint lacks the entries {missing} and has the extra ones {extra}")
-    step = np.asarray(saved["step"]).tolist()
-    if not isinstance(step, int) or isinstance(step, bool) or step < 0:
-        raise ValueError(f"step must be an integer >= 0, got {step!r}")
+    step = check_integer("step", np.asarray(saved["step"]).tolist(), 0, MOST_STEPS)
+    for key, state in states.items():
+        check_layout(f"the state {key!r}", state, written=True)
     loaded = {key: raw(np.asarray(saved[key])) for key in states}
     for key, array in loaded.items():
         state = states[key]

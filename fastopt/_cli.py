@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from ._info import info
 _SHOWN = (1, 10, 100)
 
 
-# NumPy's arrays have fewer elements than this.
+# NumPy's arrays have no more elements.
 _MOST = 2**60
 
 
@@ -31,7 +32,7 @@ def size(text: str) -> int:
     except ValueError:
         raise argparse.ArgumentTypeError(f"must be a number such as 1000000 or 2^24, got {text!r}") from None
     # Looked at before it is raised to that power, which may take all there is of memory and time.
-    if not (1 <= number < _MOST and 0 <= times <= 60) or (number := number**times) >= _MOST:
+    if not (1 <= number <= _MOST and 0 <= times <= 60) or (number := number**times) > _MOST:
         raise argparse.ArgumentTypeError(f"must be from 1 to 2^60, got {text!r}")
     return number
 
@@ -53,6 +54,8 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    if sys.stdout is None:  # closed by the shell
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  for as long as the process lasts
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal may lack a letter such as µ
     try:
@@ -61,8 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MemoryError as error:
         print(f"fastopt: not enough memory: {error or 'choose a smaller size'}", file=sys.stderr)
         return 1
-    except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):  # whoever reads the output, such as `head`, has seen enough
+            print(f"fastopt: {error}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left goes there at the end
         return 1
     return status
 
@@ -98,7 +103,7 @@ def _article_and_speed(parser: argparse.ArgumentParser, arguments: Sequence[str]
     check_room(parser, options.size, 10, np.dtype(options.dtype).itemsize)
     runs = {name: _article.computed(name) for name in _article.LISTINGS}
     listed = {name: _article.listed(name) for name in _article.LISTINGS}
-    if options.plot:
+    if options.plot is not None:
         try:
             _article.plot(runs, options.plot)
         except (ImportError, OSError, ValueError) as error:
@@ -106,7 +111,7 @@ def _article_and_speed(parser: argparse.ArgumentParser, arguments: Sequence[str]
             return 1
     if not options.json:
         _print_article(runs, listed)
-        print(_article.picture(runs) if not options.plot else f"picture: {options.plot}")
+        print(_article.picture(runs) if options.plot is None else f"picture: {options.plot}")
         _print_header(options)
     measured = []
     for name, cls in OPTIMIZERS.items():

@@ -1,12 +1,13 @@
 """(rule, dtype, target) -> kernel: the only place with jit flags and cache policy.
 
-Kernels are compiled for one exact signature each, on first use, and kept on disk by Numba.
+Kernels are compiled for one exact signature each, on first use, and kept on disk by :mod:`fastopt._cache`.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import importlib
 import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -124,9 +125,11 @@ def _compile(function: Callable[..., Any], signature: Any, **flags: Any) -> Any:
         raise RuntimeError("fastopt cannot run with NUMBA_DISABLE_JIT=1: its kernels are compiled")
     flags = FLAGS | flags
     contents = digest(function, flags)
-    kernel = numba.njit(**flags, pipeline_class=_Compiler)(named(function, contents))
-    kernel._cache = KernelCache(function.__name__, contents)
-    with global_compiler_lock:
+    with global_compiler_lock:  # and no fork, which waits for it, leaves a child with a lock of what happens here
+        # Numba imports it when a kernel is first called with an array. It is not imported with fastopt: 20 ms.
+        importlib.import_module("numpy.ma")
+        kernel = numba.njit(**flags, pipeline_class=_Compiler)(named(function, contents))
+        kernel._cache = KernelCache(function.__name__, contents)
         # What is compiled with the kernel, such as the loop that `parallel=True` makes of a prange, has names of
         # Numba's own, of which only the count can be set apart; see fastopt._names.
         count = FunctionIdentity._unique_ids

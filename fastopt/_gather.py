@@ -11,7 +11,6 @@ import numpy as np
 from . import _compile, _headers
 from ._arrays import (
     Array,
-    Structure,
     as_gradient,
     check_array,
     check_disjoint,
@@ -20,7 +19,9 @@ from ._arrays import (
     check_unchanged,
     format_of,
 )
+from ._cuda import arrays as gpu
 from ._plan import Group
+from ._structure import Structure, check_lasting
 
 
 class Bound(NamedTuple):
@@ -38,10 +39,10 @@ class Gather:
 
     Parameters
     ----------
-    structure : Structure
-        How the caller arranged the parameters.
     params : object
-        The caller's own collection of them, in which none may be replaced by another.
+        The caller's own collection of parameters, in which none may be replaced by another.
+    structure : Structure
+        How they are arranged in it.
     arrays : sequence of ndarray
         The parameters, or the headers of those on a GPU.
     states : mapping of str to sequence of ndarray
@@ -51,8 +52,8 @@ class Gather:
 
     def __init__(
         self,
-        structure: Structure,
         params: Any,
+        structure: Structure,
         arrays: Sequence[Array],
         states: Mapping[str, Sequence[Array | None]],
         groups: Sequence[Group],
@@ -61,7 +62,7 @@ class Gather:
         self._tensors = [t for group in groups for t in group.indices]
         self._params = [arrays[t] for t in self._tensors]
         self._collection, self._relist = params, _reader(structure, params)
-        self._given = [params] if structure.kind == "array" else _listed(params)
+        self._given = [gpu.owner(a) for a in arrays]
         self._written = functools.partial(named_arrays, structure, arrays, states)
         written = [a for _, a in self._written()]
         self._dtypes = [a.dtype for a in written]  # kept, so that no other dtype can come to have their identity
@@ -89,8 +90,8 @@ class Gather:
         self.grads: list[Any] = []
         self.bound: Bound | None = None
 
-    def read(self, given: Sequence[Any]) -> None:
-        """Check gradients and take their addresses; change nothing else.
+    def read(self, given: list[Any]) -> None:
+        """Check gradients, as many as there are parameters, and take their addresses; change nothing else.
 
         The addresses go to a row of their own, which launching brings into the tables of the groups, so that a check
         that fails leaves those as they were.
@@ -157,27 +158,29 @@ class Gather:
 
     def _check_list(self) -> None:
         structure, params = self._structure, self._collection
-        if len(params) != len(self._given):
+        now = dict(params) if isinstance(params, Mapping) else dict(enumerate(params))
+        if len(now) != len(self._given):
             raise ValueError(
-                f"params had {len(self._given)} arrays when the optimizer was made, and has {len(params)} now: make a "
+                f"params had {len(self._given)} arrays when the optimizer was made, and has {len(now)} now: make a "
                 "new one"
             )
-        by_key = isinstance(params, Mapping)
-        for t, (key, given) in enumerate(zip(structure.keys, self._given, strict=True)):
-            if (by_key and key not in params) or params[key] is not given:
+        for t, given in enumerate(self._given):
+            if now.get(structure.keys[t]) is not given:
                 name = structure.label("params", t)
                 raise ValueError(
                     f"{name} was replaced by another array since the optimizer was made: write into it, "
                     f"{name}[...] = values, or make a new optimizer"
                 )
 
-    def bind(self, given: Sequence[Any]) -> None:
+    def bind(self, given: Any) -> None:
         """Check gradients and keep them for the steps that bring none."""
-        for t, grad in enumerate(given):
+        grads = self._structure.unpack("grads", given)
+        check_lasting("grads", self._structure, given, grads)
+        for t, grad in enumerate(grads):
             if isinstance(grad, np.generic):
                 name = self._structure.label("grads", t)
                 raise TypeError(f"{name} is a scalar, {grad!r}, into which nobody can write: bind an array")
-        self.read(given)
+        self.read(grads)
         self.bound = Bound(self.grads, self._found.copy(), [group.grad_dtype for group in self._groups])
 
     def recall(self) -> None:
@@ -191,7 +194,8 @@ class Gather:
             if dtype is not group.grad_dtype:
                 self._expect(group, start, dtype)
             start += len(group.indices)
-        self.grads, self._found[:] = self.bound.grads, self.bound.found
+        self._found[:] = self.bound.found
+        self.grads = self.bound.grads
 
     def release(self) -> None:
         """Let the caller's gradients go, unless they are bound."""

@@ -51,7 +51,7 @@ class Hyperparameter(Generic[T]):
 
 
 def _number(name: str, value: Any) -> float:
-    if getattr(value, "shape", None) == () and hasattr(value, "item") and not isinstance(value, np.generic):
+    if getattr(value, "shape", None) == () and hasattr(value, "item") and not isinstance(value, np.floating):
         value = value.item()  # an array without dimensions, of any library: what schedules of Optax's and JAX's return
     real = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
     if not real:

@@ -19,7 +19,7 @@ _SIMD = (("avx512f", 512), ("avx2", 256), ("avx", 256), ("vsx", 128), ("vector",
 def _simd_bits(features: Mapping[str, bool], machine: str) -> int:
     """Return the width of the vector registers: at least 128 on these kinds of processors, whatever LLVM says."""
     least = 128 if machine.lower() in ("x86_64", "amd64", "arm64", "aarch64") else 64
-    return max(least, *(bits for name, bits in _SIMD if features.get(name)), 0)
+    return max([least, *(bits for name, bits in _SIMD if features.get(name))])
 
 
 def info() -> dict[str, Any]:
@@ -59,7 +59,7 @@ def info() -> dict[str, Any]:
         "parallel_from": _threads.PARALLEL_FROM,
         "cpu": llvm.get_host_cpu_name(),
         "simd_bits": _simd_bits(features, platform.machine()),
-        "kernel_cache": _cache.problem or "on",
+        "kernel_cache": _cache.find_problem() or "on",
         "array_headers": _headers.probe() or "read directly",
         "cuda": toolchain.describe(),
     }

@@ -65,7 +65,7 @@ def jitable(optimizer: type[Optimizer], **hyperparameters: Any) -> Callable[...,
     >>> descend(np.zeros(1), 1000).round(6)
     array([3.])
     """
-    if not (isinstance(optimizer, type) and issubclass(optimizer, Optimizer)):
+    if not (isinstance(optimizer, type) and issubclass(optimizer, Optimizer) and hasattr(optimizer, "make")):
         raise TypeError(f"optimizer must be a class such as fastopt.Adam, got {optimizer!r}")
     if "lr" in hyperparameters:
         raise TypeError("lr is the last argument of the update that jitable() returns")
@@ -82,6 +82,8 @@ def jitable(optimizer: type[Optimizer], **hyperparameters: Any) -> Callable[...,
         timed: Method = with_hyperparameters(optimizer, **hyperparameters | {"lr": lr})
         p, g, *states = arrays
         update_arrays(timed, (g, p, *states), ("g", "p", *names[2:]), check_integer("step", step, 1))
+
+    update.__name__ = update.__qualname__ = f"the update of {optimizer.__name__}"
 
     @overload(update, jit_options=_compile.INSIDE, strict=False)
     def _update(*arguments: Any) -> Any:

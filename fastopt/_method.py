@@ -176,6 +176,8 @@ class Method:
         `scalars` is how many :meth:`values` returns, for those who know.
         """
         spec = self._specs.get(codecs)
+        if spec is not None and scalars not in (None, spec.scalars):
+            raise TypeError(f"{type(self).__name__}.scalars returned {scalars} numbers, and {spec.scalars} before")
         if spec is None:
             spec = Spec(self._rule, len(self.values(1)) if scalars is None else scalars, codecs)
             self.check_dtype(spec.number)

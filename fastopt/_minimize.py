@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ._arrays import Array
+from ._arrays import Array, check_unmasked
 from ._hyper import in_range
 from ._optimizer import Optimizer
 from .optimizers.adam import Adam
@@ -136,8 +136,11 @@ def minimize(
     step_tol = in_range("step_tol", step_tol, 0, np.inf, high_in=False)
     if not isinstance(max_iter, (int, np.integer)) or isinstance(max_iter, bool) or max_iter < 0:
         raise ValueError(f"max_iter must be an integer >= 0, got {max_iter!r}")
+    for name, given in (("fun", fun), ("optimizer", optimizer), ("callback", callback)):
+        if not callable(given) and not (given is None and name == "callback"):
+            raise TypeError(f"{name} must be callable, got {type(given).__name__} {given!r}")
     evaluate = _evaluator(fun, grad)
-    start = np.asarray(_plain("x0", x0))
+    start = _real("x0", x0)
     x = np.array(start, dtype=start.dtype if start.dtype in (np.float32, np.float64) else np.float64, order="C")
     g = np.empty_like(x)
     opt = optimizer(x)
@@ -188,19 +191,21 @@ def minimize(
     return best
 
 
-def _plain(name: str, given: Any) -> Any:
-    """Return what is given, if it is neither complex nor masked.
+def _real(name: str, given: Any) -> Array:
+    """Return what is given as an array, if it holds real numbers and nothing else that would be lost.
 
     Raises
     ------
     TypeError
-        If it is, and something of it would be lost.
+        If it is masked, complex, or of something else.
     """
-    if isinstance(given, np.ma.MaskedArray):
-        raise TypeError(f"{name} is a masked array; its mask would be ignored: pass {name}.data to use every element")
-    if np.iscomplexobj(given):
-        raise TypeError(f"{name} must be real, got the complex {given!r}")
-    return given
+    check_unmasked(name, given)
+    if hasattr(given, "detach"):  # a tensor of PyTorch's, which shows no number of what it differentiates
+        given = given.detach()
+    array = np.asarray(given)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{name} must be real numbers, got {array.dtype} {given!r}")
+    return array
 
 
 def _stop(result: MinimizeResult, status: int, message: str) -> None:
@@ -221,12 +226,13 @@ def _evaluator(fun: Callable[[Array], Any], grad: Any) -> Callable[[Array, Array
 
     def evaluate(x: Array, g: Array) -> float:
         loss, gradient = fun(x) if grad is True else (fun(x), grad(x))
-        if np.shape(gradient) != g.shape:
-            raise ValueError(f"the gradient must have the shape of x, {g.shape}; got {np.shape(gradient)}")
-        g[...] = _plain("the gradient", gradient)
-        if np.size(loss) != 1:
-            raise ValueError(f"fun must return one number, got an array of shape {np.shape(loss)}")
-        return float(np.asarray(loss).reshape(()))
+        gradient, loss = _real("the gradient", gradient), _real("the loss", loss)
+        if gradient.shape != g.shape:
+            raise ValueError(f"the gradient must have the shape of x, {g.shape}; got {gradient.shape}")
+        if loss.size != 1:
+            raise ValueError(f"fun must return one number, got an array of shape {loss.shape}")
+        g[...] = gradient
+        return float(loss.reshape(()))
 
     return evaluate
 

@@ -16,16 +16,20 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import sys
 from collections.abc import Callable, Iterator
 from enum import Enum
 from importlib.util import find_spec
-from types import BuiltinFunctionType, CodeType, FunctionType, MappingProxyType, ModuleType
+from types import CodeType, FunctionType, MappingProxyType, ModuleType
 from typing import Any, TypeVar
 
 import numpy as np
+from llvmlite import ir
 from numba.core.dispatcher import Dispatcher
 from numba.core.types import Type
+from numba.core.typing.templates import builtin_registry
 from numba.extending import _Intrinsic
+from numba.np.ufunc.dufunc import DUFunc
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -49,7 +53,7 @@ _KNOWN = frozenset({"builtins", "llvmlite", "math", "numba", "numpy", "operator"
 #: What the digest of something unknown begins with.
 UNKNOWN = "unknown"
 _process = f"{UNKNOWN} {os.urandom(16).hex()}"
-_unknown: list[Any] = []  # kept, so that no two of them have one identity
+_kept: list[Any] = []  # what is unknown, so that no two have one identity
 
 
 @functools.cache
@@ -61,7 +65,7 @@ def stamp() -> str:
         spec = find_spec(module)
         loader: Any = spec.loader if spec else None
         source = loader.get_source(module)
-        found.append(source if source is not None else _describe(loader.get_code(module), set()))
+        found.append(source if source is not None else _describe(loader.get_code(module), {}))
     return hashlib.sha256("\0".join(found).encode()).hexdigest()[:16]
 
 
@@ -70,7 +74,7 @@ def digest(*things: Any) -> str:
 
     The same in every process, unless one of them refers to something unknown.
     """
-    text = f"{stamp()} {_describe(things, set())}"
+    text = f"{stamp()} {_describe(things, {})}"
     return (UNKNOWN if _process in text else "") + hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -85,63 +89,103 @@ def named(function: F, digest: str) -> F:
     return function
 
 
-def _describe(thing: Any, seen: set[int]) -> str:
+def _describe(thing: Any, seen: dict[int, int]) -> str:
+    """Return a text that is equal for equal things alone; what is not listed here is like nothing else.
+
+    `seen` numbers the functions that are being described, in the order in which they were met.
+    """
     if thing is None or isinstance(thing, (bool, int, float, complex, str, bytes, type(...))):
         return f"{type(thing).__name__} {thing!r}"
     if isinstance(thing, (np.ndarray, np.generic)):
-        return f"{thing.dtype.str} {thing.shape} {hashlib.sha256(thing.tobytes()).hexdigest()}"
+        contents = _unknown(thing) if thing.dtype.hasobject else hashlib.sha256(thing.tobytes()).hexdigest()
+        return f"{thing.dtype!r} {thing.shape} {contents}"
     if isinstance(thing, (tuple, list)):
-        return f"{type(thing).__name__} ({', '.join(_describe(item, seen) for item in thing)})"
+        items = ", ".join(_describe(item, seen) for item in thing)
+        return f"{type(thing).__name__} {getattr(thing, '_fields', ())} ({items})"
     if isinstance(thing, (dict, MappingProxyType)):
         return f"dict {_describe(list(thing.items()), seen)}"
     if isinstance(thing, (set, frozenset)):
         return f"set {sorted(_describe(item, seen) for item in thing)}"
     if isinstance(thing, CodeType):
-        parts = (thing.co_code, thing.co_exceptiontable, thing.co_consts, thing.co_names, thing.co_argcount)
-        return _describe((*parts, thing.co_posonlyargcount, thing.co_kwonlyargcount, thing.co_flags), seen)
-    if isinstance(thing, Dispatcher):
-        options = {k: v for k, v in thing.targetoptions.items() if isinstance(v, (bool, str, set, dict))}
-        return f"compiled {_describe((thing.py_func, sorted(options), list(options.values())), seen)}"
-    if isinstance(thing, _Intrinsic):
-        return f"intrinsic {_describe(thing._defn, seen)}"
-    if isinstance(thing, FunctionType):
-        return _function(thing, seen)
-    if isinstance(thing, ModuleType):
-        return f"module {thing.__name__}"
+        names = (thing.co_names, thing.co_varnames, thing.co_freevars, thing.co_cellvars)
+        counts = (thing.co_argcount, thing.co_posonlyargcount, thing.co_kwonlyargcount, thing.co_flags)
+        return _describe((thing.co_code, thing.co_exceptiontable, thing.co_consts, names, counts), seen)
+    if isinstance(thing, (Dispatcher, DUFunc)):
+        dispatcher = thing._dispatcher if isinstance(thing, DUFunc) else thing
+        options = sorted(dispatcher.targetoptions.items())
+        return f"{type(thing).__name__} {_describe((dispatcher.py_func, options), seen)}"
     if isinstance(thing, functools._lru_cache_wrapper):
         return _describe(thing.__wrapped__, seen)
-    return _named(thing)
+    return _described_by_name(thing, seen)
 
 
-def _named(thing: Any) -> str:
-    """Return the description of what its name, or its text, says all of."""
-    if isinstance(thing, (type, BuiltinFunctionType, np.ufunc)):
-        fields = getattr(thing, "_fields", ())  # of a named tuple
-        return f"{getattr(thing, '__module__', '')}.{getattr(thing, '__qualname__', thing.__name__)} {fields}"
-    text = repr(thing)
-    if " at 0x" not in text and (isinstance(thing, (np.dtype, Type, Enum)) or _package(type(thing)) in _KNOWN):
-        return f"{type(thing).__name__} {text}"
-    if _package(thing) in _KNOWN and hasattr(thing, "__qualname__"):
-        return f"{thing.__module__}.{thing.__qualname__}"
-    if not any(thing is other for other in _unknown):
-        _unknown.append(thing)
+def _described_by_name(thing: Any, seen: dict[int, int]) -> str:
+    """Describe what has a name, and whatever is not described by that alone by what it is made of."""
+    if isinstance(thing, ModuleType):
+        return f"module {thing.__name__}"
+    if isinstance(thing, (np.dtype, Type, ir.Type)) and " at 0x" not in repr(thing):
+        return f"{type(thing).__name__} {thing!r}"
+    if isinstance(thing, Enum):
+        return f"{_describe(type(thing), seen)} {thing.name}"
+    if isinstance(thing, type) and issubclass(thing, Enum):
+        return f"enum {_describe([(member.name, member.value) for member in thing], seen)}"
+    if isinstance(thing, type) and issubclass(thing, tuple) and hasattr(thing, "_fields"):
+        return f"named tuple {thing.__name__} {thing._fields}"
+    function = thing._defn if isinstance(thing, _Intrinsic) else thing
+    name = _public_name(thing, function)
+    if name is not None:
+        return name
+    if isinstance(thing, _Intrinsic):
+        return f"intrinsic {_function(function, seen)}"
+    return _function(thing, seen) if isinstance(thing, FunctionType) else _unknown(thing)
+
+
+def _public_name(thing: Any, function: Any) -> str | None:
+    """Return where a thing is found in a module whose contents are a part of every key in a cache; None if nowhere."""
+    module, path = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
+    if isinstance(thing, np.ufunc):  # before NumPy 2.3 they do not say where they are
+        module, path = module or "numpy", path or thing.__name__
+    if not isinstance(module, str) or not isinstance(path, str):
+        return None
+    if module.partition(".")[0] not in _KNOWN and module.removeprefix(f"{__package__}.") not in SOURCES:
+        return None
+    found: Any = sys.modules.get(module)
+    for part in path.split("."):
+        found = getattr(found, part, None)
+    return f"{module}.{path}" if found is thing else None
+
+
+def _unknown(thing: Any) -> str:
+    if not any(thing is other for other in _kept):
+        _kept.append(thing)
     return f"{_process} {id(thing)}"
+
+
+def _function(function: FunctionType, seen: dict[int, int]) -> str:
+    if id(function) in seen:
+        return f"again {seen[id(function)]}"
+    seen[id(function)] = len(seen)
+    cells = [_cell(cell) for cell in function.__closure__ or ()]
+    parts = (function.__code__, function.__defaults__, function.__kwdefaults__, cells)
+    reached = [*_reached(function, cells), _overloads(function)]
+    return f"function {_describe(parts, seen)} {_describe(reached, seen)}"
+
+
+def _overloads(function: FunctionType) -> list[Any]:
+    """Return what Numba compiles in the place of a function: implementations by ``numba.extending.overload``."""
+    if _package(function) == __package__:
+        return []
+    return [
+        (template._overload_func, sorted(template._jit_options.items()))
+        for key, kind in builtin_registry.globals
+        if key is function
+        for template in kind.templates
+        if hasattr(template, "_overload_func")
+    ]
 
 
 def _package(thing: Any) -> str:
     return str(getattr(thing, "__module__", None)).partition(".")[0]
-
-
-def _function(function: FunctionType, seen: set[int]) -> str:
-    module = str(function.__module__)
-    if _package(function) in _KNOWN or module.removeprefix(f"{__package__}.") in SOURCES:
-        return f"{module}.{function.__qualname__}:{function.__code__.co_firstlineno}"
-    if id(function) in seen:
-        return f"again {function.__name__}"
-    seen.add(id(function))
-    cells = [_cell(cell) for cell in function.__closure__ or ()]
-    parts = (function.__code__, function.__defaults__, function.__kwdefaults__, cells)
-    return f"function {_describe(parts, seen)} {_describe(list(_reached(function, cells)), seen)}"
 
 
 def _cell(cell: Any) -> Any:

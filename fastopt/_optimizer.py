@@ -11,11 +11,12 @@ import numpy as np
 
 from . import _checkpoint, _formats
 from ._arrange import Plan, codecs_of, make_groups, make_states
-from ._arrays import check_array, check_disjoint, check_integer, check_layout, flatten, format_of
+from ._arrays import MOST_STEPS, check_array, check_disjoint, check_integer, check_layout, format_of
 from ._cuda import arrays as gpu
 from ._gather import Gather, named_arrays
 from ._method import Method
 from ._plan import Group
+from ._structure import flatten
 
 _DEFAULT = object()
 
@@ -111,20 +112,20 @@ class Optimizer(Method):
         self._rounding, self._master = rounding, master
         by_state = _formats.by_state(state_dtype, names, type(self).__name__)
         self._codecs = [codecs_of(f, rounding, master, by_state, names, self.squares) for f in formats]
-        self._arithmetic = {np.dtype(_formats.number_of(param)) for param, *_ in self._codecs}
+        self._arithmetic = {np.dtype(_formats.number_of(f)) for f in formats}
         self._check_dtypes()
         self._states = make_states(self._arrays, self._codecs, names)
         self._make_plan()
         self._plan.set_clocks(0, self._learning_rate)
 
     def _make_plan(self) -> None:
-        structure, arrays, states = self._structure, self._arrays, self._states
-        self._groups = make_groups(structure, arrays, self._codecs, states, self._seed, self, self._capturable)
-        self._plan = Plan(self._groups, Gather(structure, self._params, arrays, states, self._groups))
+        arrays = (self._structure, self._arrays, self._states)
+        self._groups = make_groups(*arrays, self._codecs, self._state_names, self._seed, self, self._capturable)
+        self._plan = Plan(self._groups, Gather(self._params, *arrays, self._groups))
 
     def _check_dtypes(self) -> None:
-        for number in self._arithmetic:
-            self.check_dtype(number)
+        for dtype in self._arithmetic:
+            self.check_dtype(dtype)
 
     @property
     def params(self) -> Any:
@@ -144,7 +145,7 @@ class Optimizer(Method):
 
     @step_count.setter
     def step_count(self, step: int) -> None:
-        self._steps = check_integer("step_count", step, 0)
+        self._steps = check_integer("step_count", step, 0, MOST_STEPS)
         self._plan.set_clocks(self._steps, self._learning_rate)
 
     def _changed(self) -> None:
@@ -208,15 +209,17 @@ class Optimizer(Method):
         TypeError, ValueError
             If a gradient is missing or not acceptable, or a parameter or state was changed; nothing has been written.
         RuntimeError
-            If the stream is being captured into a graph and the step cannot be, or if `lr` took a step itself.
+            If the stream is being captured into a graph and the step cannot be, or a step is taken within the step.
         """
+        # First what runs the caller's code, which may do anything: a mapping of gradients, a schedule.
+        given = None if grads is None else self._structure.unpack("grads", grads)
         step = self._steps + 1
-        values = self.values(step)  # first of all: an `lr` that is a function may do anything to the arrays
-        if self._steps != step - 1:
-            raise RuntimeError(f"lr({step}) took a step of the optimizer whose step it is asked for")
+        values = self.values(step)
         gather = self._plan.gather
         try:
-            gather.recall() if grads is None else gather.read(self._structure.unpack("grads", grads))
+            gather.recall() if given is None else gather.read(given)
+            if self._steps != step - 1:
+                raise RuntimeError(f"step {step} was taken within itself, by lr({step}) or by what holds the arrays")
             for group in self._groups:
                 group.prepare(self.spec(group.codecs, len(values)), values, stream)
             self._plan.run(step, (setitem, self.__dict__, "_steps", step))
@@ -231,15 +234,15 @@ class Optimizer(Method):
         Parameters
         ----------
         grads : ndarray, sequence or mapping
-            As for :meth:`step`. They are kept alive. Neither they nor `params` are looked at again: do not resize them
-            in place, and make no parameter read-only.
+            As for :meth:`step`. They are kept alive; a copy of the optimizer has none. Neither they nor `params` are
+            looked at again: do not resize or replace them, and make no parameter read-only.
 
         Raises
         ------
         TypeError, ValueError
             As for :meth:`step`.
         """
-        self._plan.gather.bind(self._structure.unpack("grads", grads))
+        self._plan.gather.bind(grads)
 
     def state_dict(self) -> dict[str, Any]:
         """Return a checkpoint: one flat dict of numbers and of copies of the state arrays.
@@ -278,20 +281,20 @@ class Optimizer(Method):
         """Return what a copy or a pickle needs; addresses and compiled rules are made anew from it."""
         if any(gpu.device_of(a) is not None for a in self._arrays):
             raise TypeError(f"{type(self).__name__} of arrays on a GPU cannot be copied or pickled: use state_dict()")
-        made_anew = ("_groups", "_plan", "_rule", "_specs")
-        return {name: value for name, value in self.__dict__.items() if name not in made_anew}
+        return {n: v for n, v in self.__dict__.items() if n not in ("_groups", "_plan", "_rule", "_specs")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take what :meth:`__getstate__` returned, with arrays that may be read-only or in a file now."""
         self.__dict__.update(state)
-        for name, array in named_arrays(self._structure, self._arrays, self._states):
+        written = list(named_arrays(self._structure, self._arrays, self._states))
+        for name, array in written:
             check_layout(name, array, written=True)
+        check_disjoint(written)
         self._changed()
         self._make_plan()
 
     def __repr__(self) -> str:
-        elements = sum(a.size for a in self._arrays)
-        dtypes = " and ".join(group.own[0] for group in self._groups)
-        arrays = f"{len(self._arrays)} array{'s' if len(self._arrays) != 1 else ''}, {elements:_} elements"
+        dtypes, count = " and ".join(group.own[0] for group in self._groups), len(self._arrays)
+        arrays = f"{count} array{'s' if count != 1 else ''}, {sum(a.size for a in self._arrays):_} elements"
         hyper = (f"{name}={value!r}" for name, value in self.describe())
         return f"{type(self).__name__}({', '.join([arrays, dtypes, f'step_count={self.step_count}', *hyper])})"

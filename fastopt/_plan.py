@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import _threads
-from ._arrays import Array, Structure, fits, format_of
+from ._arrays import Array, fits, format_of
 from ._compile import Spec
 from ._method import Packer
+from ._structure import Structure
 
 # A chunk is the most that is done between two looks at the chunk list, an item the least that a thread
 # takes. 2^13 elements: from 2^12 to 2^18 the time of float32 Adam is the same within the noise, and
@@ -36,8 +37,8 @@ def chunks_of(sizes: Sequence[int], longest: int = CHUNK) -> tuple[Array, Array]
     chunks = np.concatenate(pieces) if pieces else np.empty((0, 3), np.int64)
     cost = np.cumsum(chunks[:, 2] + _CHUNK_COST)
     goals = np.arange(CHUNK, cost[-1], CHUNK) if len(cost) else np.empty(0, np.int64)
-    inner = np.unique(np.searchsorted(cost, goals) + 1)
-    return np.unique(np.concatenate([[0], inner, [len(chunks)]])).astype(np.int64), chunks
+    ends = np.concatenate([[0], np.searchsorted(cost, goals) + 1, [len(chunks)]]).astype(np.int64)
+    return ends[np.diff(ends, prepend=-1) > 0], chunks  # np.unique would do, but loads numpy.ma: 20 ms, and a lock
 
 
 class Members(NamedTuple):

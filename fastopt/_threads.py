@@ -14,7 +14,6 @@ Serial and parallel sweeps are one function compiled twice and give the same bit
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import threading
@@ -89,6 +88,11 @@ def _tbb_comes_first() -> bool:
 def _launch() -> None:
     if _layer._is_initialized:
         return
+    with global_compiler_lock:  # so that no fork comes in between
+        _launch_locked()
+
+
+def _launch_locked() -> None:
     if _tbb_comes_first():
         _layer._launch_threads()
         return
@@ -134,22 +138,21 @@ def layer() -> str:
 
 
 class Kernels:
-    """The sweeps of a spec over so many elements, each compiled when it is first asked for."""
+    """The sweeps of a spec over so many elements, `serial` and `in_parallel`, each compiled when first asked for."""
 
     def __init__(self, spec: _compile.Spec, elements: int) -> None:
         self._spec, self.large = spec, elements >= PARALLEL_FROM
 
-    @functools.cached_property
-    def serial(self) -> Any:
-        return _compile.sweep(self._spec, False)
-
-    @functools.cached_property
-    def parallel(self) -> Any:
-        return _compile.sweep(self._spec, True)
+    def __getattr__(self, name: str) -> Any:  # of an attribute that is not there yet
+        # functools.cached_property would do, but that Python 3.11's holds a lock meanwhile, which a fork leaves held.
+        if name not in ("serial", "in_parallel"):
+            raise AttributeError(name)
+        kernel = self.__dict__[name] = _compile.sweep(self._spec, name == "in_parallel")
+        return kernel
 
     def compile(self) -> None:
         """Compile the one that :func:`launch` would take now."""
-        _ = self.parallel if self.large and budget() > 1 else self.serial
+        _ = self.in_parallel if self.large and budget() > 1 else self.serial
 
 
 #: Takes all that an iterator yields and keeps nothing.
@@ -180,8 +183,8 @@ def _launch_in_parallel(launches: Sequence[Launch], threads: int, others: Sequen
         alone = numba.threading_layer() != "workqueue" or _workqueue.setdefault("taken by", step) is step
         calls: list[tuple[Any, ...]] = []
         for kernels, arguments in launches:
-            in_parallel = kernels.large and alone
-            calls.append((kernels.parallel if in_parallel else kernels.serial, *arguments))
+            kernel = kernels.in_parallel if kernels.large and alone else kernels.serial
+            calls.append((kernel, *arguments))
         allowed = numba.get_num_threads()
         if threads != allowed:
             set_threads = _layer._set_num_threads

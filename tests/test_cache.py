@@ -267,6 +267,32 @@ def test_without_a_writable_folder_there_is_one_warning_and_no_failure(run_scrip
     assert out == ["[('RuntimeWarning', '<string>')] True", "-2.0 True"]
 
 
+@pytest.mark.parametrize("fault", ["a path that is too long", "a folder that cannot be searched"])
+def test_whatever_is_wrong_with_the_folders_is_a_warning(run_script, tmp_path, fault):
+    script = """
+    import warnings
+    import numpy as np
+    import fastopt
+    from pathlib import Path
+    def refuse(*arguments, **keywords):
+        raise PermissionError("not to be searched")
+    if {search}:
+        Path.mkdir = Path.glob = refuse
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        opt = fastopt.GD(np.zeros(3))
+        opt.step(np.ones(3))
+    print(len(caught), opt.step_count, fastopt.info()["kernel_cache"] != "on")
+    """
+    cache = tmp_path / ("x" * 300) if "long" in fault else tmp_path / "x"
+    assert run_script(script.format(search="searched" in fault), cache=cache) == "1 1 True"
+
+
+def test_info_says_where_kernels_cannot_be_kept(run_script):
+    out = run_script("import fastopt; print(fastopt.info()['kernel_cache'])", cache="/dev/null/nowhere")
+    assert "Not a directory" in out
+
+
 def test_where_warnings_are_errors_a_step_does_not_raise_that_of_the_cache(run_script):
     script = """
     import numpy as np

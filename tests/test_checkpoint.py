@@ -96,6 +96,38 @@ def test_an_optimizer_unpickled_with_read_only_arrays_is_refused():
     assert opt.step_count == 1
 
 
+def test_arrays_that_share_memory_after_unpickling_are_refused():
+    opt = fastopt.GD([np.zeros(5), np.zeros(5)])
+    kept = []
+    data = pickle.dumps(opt, protocol=5, buffer_callback=kept.append)
+    one = bytearray(40)
+    with pytest.raises(ValueError, match=r"params\[0\] and params\[1\] share memory"):
+        pickle.loads(data, buffers=[one, one])
+
+
+def test_states_that_cannot_be_written_to_are_not_loaded_in_part():
+    opt = fastopt.Adam(np.zeros(3))
+    opt.step(np.ones(3))
+    saved = opt.state_dict()
+    opt.step(np.ones(3))
+    opt.state["v"].setflags(write=False)
+    before = opt.state_dict()
+    with pytest.raises(ValueError, match=r"the state 'v' .* read-only"):
+        opt.load_state_dict(saved | {"lr": 0.5})
+    after = opt.state_dict()
+    assert all(np.array_equal(before[key], after[key]) for key in before)
+
+
+def test_keys_that_end_as_files_of_numpy_do(tmp_path):
+    """``numpy.load`` takes the entry "m/x.npy" for that of "m/x"."""
+    params = {"x": np.zeros(3), "x.npy": np.zeros(3), "x.npy/": np.zeros(3)}
+    opt = fastopt.Momentum(params, beta=0.0)
+    opt.step({"x": np.ones(3), "x.npy": np.full(3, 2.0), "x.npy/": np.full(3, 3.0)})
+    other = fastopt.Momentum({name: p.copy() for name, p in params.items()})
+    other.load_state_dict(through_file(opt.state_dict(), tmp_path))
+    assert [a[0] for a in other.state["v"].values()] == [1, 2, 3]
+
+
 def test_read_only_states_alone_are_refused_too():
     opt = fastopt.Momentum([np.zeros(5)])
     saved = opt.__getstate__()
@@ -160,8 +192,11 @@ def test_a_schedule_is_not_saved_and_stays():
         ({"step": None}, ValueError, ["lacks", "'step'"]),
         ({"extra": 1}, ValueError, ["'extra'"]),
         ({"step": -1}, ValueError, ["step", ">= 0", "-1"]),
-        ({"step": 1.5}, ValueError, ["step", "1.5"]),
-        ({"step": True}, ValueError, ["step", "True"]),
+        ({"step": 1.5}, TypeError, ["step", "1.5"]),
+        ({"step": True}, TypeError, ["step", "True"]),
+        ({"step": 2**62}, ValueError, ["step", "below 2^62"]),
+        ({"step": 2**63}, ValueError, ["step", "below 2^62"]),
+        ({"seed": -1}, ValueError, ["seed", ">= 0", "-1"]),
         ({"m": np.zeros(4)}, ValueError, ["m", "(3,)", "(4,)"]),
         ({"v": np.zeros(3, np.float32)}, TypeError, ["v", "float64", "float32"]),
         ({"v": np.zeros(3, object)}, TypeError, ["v", "object"]),

@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -51,7 +53,7 @@ def test_a_plot_that_cannot_be_written_is_an_error(tmp_path, capsys):
     assert "--plot" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("size", ["0", "-3", "x", "2^", "1.5", "0^-1", "2^-1", "2^99999999999", "2^60", "9" * 5000])
+@pytest.mark.parametrize("size", ["0", "-3", "x", "2^", "1.5", "0^-1", "2^-1", "2^99999999999", "2^61", "9" * 5000])
 def test_sizes_that_are_refused(size, capsys):
     with pytest.raises(SystemExit):
         _cli.main([f"--size={size}"])
@@ -93,6 +95,16 @@ def test_whoever_reads_the_output_may_stop(command):
         errors = process.stderr.read()
     assert process.returncode == 1
     assert "Error" not in errors
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("redirected", [">/dev/full", ">&-"])
+def test_an_output_that_cannot_be_written_is_no_traceback(redirected):
+    command = f"{shlex.join([*FASTOPT, 'info'])} {redirected}"
+    done = subprocess.run(["sh", "-c", command], check=False, capture_output=True, text=True)
+    assert "Traceback" not in done.stderr
+    assert done.returncode == (1 if "full" in redirected else 0)
+    assert "No space left" in done.stderr or "full" not in redirected
 
 
 @pytest.mark.parametrize("closed", [False, True])

@@ -1,7 +1,11 @@
 """What happened to arrays, collections and attributes since the optimizer was made is noticed or refused."""
 
+import contextlib
 import copy
 import gc
+import pickle
+import sys
+import threading
 import warnings
 import weakref
 from collections.abc import Sequence
@@ -80,6 +84,50 @@ def test_a_lazy_mapping_or_sequence_is_refused(tmp_path):
     refuse(lambda: fastopt.GD(Lazy()), TypeError, ["params[0]", "another object each time"])
 
 
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))])
+def test_a_copy_knows_what_was_replaced(duplicate):
+    for params, key in (([ones(3), ones(2)], 0), ({"a": ones(3), "b": ones(2)}, "a")):
+        opt = fastopt.GD(params)
+        params[key] = ones(3)
+        other = duplicate(opt)
+        grads = opt._structure.pack([ones(3), ones(2)])
+        refuse(lambda: other.step(grads), ValueError, [f"params[{key!r}] was replaced"])  # noqa: B023
+
+
+def test_a_list_of_gradients_that_is_shorter_than_it_says():
+    class Short(list):
+        def __iter__(self):
+            return iter(())
+
+    opt = fastopt.GD([ones(3), ones(2)])
+    refuse_step(opt, Short([ones(3), ones(2)]), ValueError, ["grads", "2", "0"], bind=False)
+
+
+def test_a_list_of_gradients_that_changes_meanwhile():
+    """Another thread takes one out and puts it back: either there are too few, or the step is taken with all."""
+    grads = [ones(4) for _ in range(50)]
+    opt = fastopt.GD([ones(4) for _ in grads], lr=1.0)
+    done = []
+
+    def disturb():
+        while not done:
+            grads.append(grads.pop())
+
+    thread, before = threading.Thread(target=disturb), sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    thread.start()
+    try:
+        for _ in range(2000):
+            with contextlib.suppress(ValueError):
+                opt.step(grads)
+    finally:
+        done.append(True)
+        thread.join()
+        sys.setswitchinterval(before)
+    assert opt.step_count > 0
+    assert all((p == 1 - opt.step_count).all() for p in opt.params)
+
+
 def test_a_replaced_entry_of_params_is_refused():
     as_list, as_dict = [ones(3), ones(2)], {"a": ones(3), "b": ones(2)}
     for params, key in ((as_list, 1), (as_dict, "b")):
@@ -126,8 +174,34 @@ def test_a_schedule_that_changes_arrays_or_steps(nothing_runs):
         return 0.1
 
     other = fastopt.GD(np.ones(3), lr=step_inside)
-    with pytest.raises(RuntimeError, match=r"lr\(1\) took a step"):
+    with pytest.raises(RuntimeError, match=r"step 1 was taken within itself, by lr\(1\)"):
         other.step(np.ones(3))
+
+
+def test_gradients_that_step_the_optimizer_themselves():
+    """They are asked for before anything else; what they do is a step before this one."""
+
+    class Stepping(dict):
+        def __getitem__(self, key):
+            if not asked:
+                asked.append(key)
+                opt.step({"a": np.ones(2)})
+            return super().__getitem__(key)
+
+    asked, p = [], np.zeros(2)
+    opt = fastopt.GD({"a": p}, lr=1.0)
+    opt.step(Stepping(a=np.ones(2)))
+    assert opt.step_count == 2
+    assert (p == -2).all()
+
+
+def test_bind_refuses_gradients_that_are_new_ones_each_time(tmp_path):
+    """What a loop writes into such arrays is lost."""
+    np.savez(tmp_path / "g.npz", w=ones(3))
+    opt = fastopt.GD({"w": ones(3)})
+    with np.load(tmp_path / "g.npz") as lazy:
+        refuse(lambda: opt.bind(lazy), TypeError, ["grads['w']", "another object each time"])
+        opt.step(lazy)
 
 
 def test_bind_refuses_numbers():

@@ -72,6 +72,19 @@ def test_loss_and_gradient_from_one_function():
     assert together.x == apart.x
 
 
+def test_numbers_of_pytorch():
+    torch = pytest.importorskip("torch", reason="needs the extra `peers`")
+
+    def both(x):
+        theta = torch.tensor(x, requires_grad=True)
+        loss = ((theta - 3) ** 2).sum()
+        loss.backward()
+        return loss, theta.grad
+
+    result = fastopt.minimize(both, [0.0], grad=True, optimizer=GD)
+    assert result.x == fastopt.minimize(square, [0.0], grad=gradient, optimizer=GD).x
+
+
 def test_a_gradient_that_is_the_point_itself():
     result = fastopt.minimize(lambda x: 0.5 * np.sum(x * x), [1.0, -2.0], grad=lambda x: x, optimizer=GD)
     assert result.success
@@ -145,6 +158,15 @@ def test_progress_bar(capsys):
         ({"grad": lambda x: np.zeros(3)}, ValueError, ["shape", "(1,)", "(3,)"]),
         ({"fun": lambda x: np.zeros(2)}, ValueError, ["fun", "(2,)"]),
         ({"x0": [1 + 2j]}, TypeError, ["x0", "real", "(1+2j)"]),
+        ({"x0": "1.5"}, TypeError, ["x0", "real numbers", "'1.5'"]),
+        ({"x0": None}, TypeError, ["x0", "real numbers", "None"]),
+        ({"x0": np.array(["2026-01-01"], "M8[D]")}, TypeError, ["x0", "real numbers", "datetime64"]),
+        ({"grad": lambda x: ["3"]}, TypeError, ["the gradient", "real numbers"]),
+        ({"fun": lambda x: "3"}, TypeError, ["the loss", "real numbers", "'3'"]),
+        ({"fun": lambda x: np.ma.masked}, TypeError, ["the loss", "mask"]),
+        ({"fun": None}, TypeError, ["fun must be callable", "None"]),
+        ({"optimizer": fastopt.GD(np.zeros(1))}, TypeError, ["optimizer must be callable", "GD"]),
+        ({"callback": 3}, TypeError, ["callback must be callable", "int 3"]),
         ({"x0": np.ma.masked_array([1.0, 2.0], [0, 1])}, TypeError, ["x0", "mask"]),
         ({"grad": lambda x: x * 1j}, TypeError, ["the gradient", "real"]),
         ({"grad": lambda x: np.ma.masked_array([1.0], [1])}, TypeError, ["the gradient", "mask"]),

@@ -152,6 +152,77 @@ def test_constants_count(one, other):
     assert digest(make(one)) != digest(make(other))
 
 
+def with_helpers(text):
+    """Return a rule that uses the `f` that is defined in `text`."""
+    module = types.ModuleType("helpers")
+    exec(f"import enum, collections, numba, numpy as np\n{text}", module.__dict__)
+    f = module.f
+
+    def rule(s, g, p):
+        return (f(g),)
+
+    return rule
+
+
+LOOKING_ALIKE = {
+    "vectorize": ("@numba.vectorize\ndef f(x): return x * 2", "@numba.vectorize\ndef f(x): return x * 3"),
+    "order of arguments": ("def f(x, y): return x - y", "def f(y, x): return y - x"),
+    "functions of one factory": (
+        "def make(k):\n    def g(x): return x * k\n    return g\na, b = make(2), make(3)\nf = (a, b, a)",
+        "def make(k):\n    def g(x): return x * k\n    return g\na, b = make(2), make(3)\nf = (a, b, b)",
+    ),
+    "enum": ("class f(enum.Enum): A = 2", "class f(enum.Enum): A = 3"),
+    "member of an enum": (
+        "class E(enum.Enum):\n    A = 2\n    B = 3\nf = E.A",
+        "class E(enum.Enum):\n    A = 2\n    B = 3\nf = E.B",
+    ),
+    "fields": (
+        "f = collections.namedtuple('T', 'a b')(1.0, 2.0)",
+        "f = collections.namedtuple('T', 'b a')(1.0, 2.0)",
+    ),
+    "kind of tuple": ("f = collections.namedtuple('T', 'a b')(1.0, 2.0)", "f = (1.0, 2.0)"),
+    "options": (
+        "@numba.njit(fastmath=True, nogil=False)\ndef f(x): return x",
+        "@numba.njit(fastmath=False, nogil=True)\ndef f(x): return x",
+    ),
+    "fields of an array": (
+        "f = np.zeros(1, [('a', 'f8'), ('b', 'f8')])",
+        "f = np.zeros(1, [('b', 'f8'), ('a', 'f8')])",
+    ),
+    "overload": tuple(
+        "from numba.extending import overload\ndef f(x): raise NotImplementedError\n"
+        f"@overload(f)\ndef over(x): return lambda x: x * {k}"
+        for k in (2, 3)
+    ),
+    "ufunc of one's own": tuple(f"f = np.frompyfunc(lambda x: x * {k}, 1, 1)" for k in (2, 3)),
+}
+
+
+@pytest.mark.parametrize("pair", LOOKING_ALIKE)
+def test_things_that_look_alike_are_told_apart(pair):
+    one, same, other = (with_helpers(LOOKING_ALIKE[pair][k]) for k in (0, 0, 1))
+    assert digest(one) != digest(other)
+    assert digest(one) == digest(same) or digest(one).startswith(UNKNOWN)
+
+
+JITCLASS = """
+from numba.experimental import jitclass
+@jitclass([("x", numba.float64)])
+class f:
+    def __init__(self): self.x = 1.0
+"""
+
+
+@pytest.mark.parametrize("text", [JITCLASS, "class f: x = 1.0", "f = np.array([object()])", "f = [].append"])
+def test_what_says_nothing_of_its_contents_is_unknown(text):
+    assert digest(with_helpers(text)).startswith(UNKNOWN)
+
+
+@pytest.mark.parametrize("pair", ["vectorize", "order of arguments", "enum", "fields", "options", "overload"])
+def test_what_numba_compiles_is_known(pair):
+    assert not digest(with_helpers(LOOKING_ALIKE[pair][0])).startswith(UNKNOWN)
+
+
 def test_what_is_unknown_is_equal_to_nothing_else_and_not_kept():
     class Thing:
         def __repr__(self):

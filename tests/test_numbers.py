@@ -1,5 +1,6 @@
 """Hyperparameters, schedules and scalars: what is a number, and in which range."""
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -94,7 +95,10 @@ def test_a_step_number_that_no_float_can_hold():
     refuse(lambda: fastopt.adam(p, g, m, v, step=10**400), ValueError, ["step"], p, m, v)
 
 
-@pytest.mark.parametrize("number", [np.array(0.5), np.array(0.5, F32), np.float32(0.5), 0.5, np.longdouble(0.5)])
+HALVES = [np.array(0.5), np.array(0.5, F32), np.float32(0.5), 0.5, np.longdouble(0.5), ml_dtypes.bfloat16(0.5)]
+
+
+@pytest.mark.parametrize("number", HALVES, ids=lambda number: type(number).__name__)
 def test_numbers_of_every_kind(number):
     """Optax's and JAX's schedules return arrays without dimensions."""
     p = ones(3)

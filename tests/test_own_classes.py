@@ -99,6 +99,24 @@ def test_scalars_are_computed_for_the_learning_rate_that_is_set_alone():
     assert asked == [1]
 
 
+def test_scalars_are_as_many_each_time():
+    def scalars(step, lr):
+        return (lr,) * step
+
+    opt = type("Own", (Warm,), {"scalars": staticmethod(scalars)})(np.zeros(3))
+    opt.step(np.ones(3))
+    with pytest.raises(TypeError, match=r"Own\.scalars returned 2 numbers, and 1 before"):
+        opt.step(np.ones(3))
+    assert opt.step_count == 1
+
+
+def test_what_is_no_optimizer_has_no_update():
+    with pytest.raises(TypeError, match=r"such as fastopt\.Adam"):
+        fastopt.jitable(fastopt.Optimizer)
+    with pytest.raises(TypeError, match="the update of Adam"):
+        fastopt.jitable(fastopt.Adam)(np.zeros(3), step=1)
+
+
 def test_a_class_with_the_name_of_ours_does_not_take_its_place():
     theirs, before = fastopt.Adam, _article.computed("Adam")
     own = type("Adam", (Warm,), {})

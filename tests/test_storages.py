@@ -70,6 +70,26 @@ def test_an_element_does_not_see_how_many_there_are(kind, kwargs):
         assert_same_bits(run(size), [a[:size] for a in every])
 
 
+@pytest.mark.parametrize("kinds", list(itertools.permutations([F32, BF16, np.float64])), ids=str)
+@pytest.mark.parametrize("kwargs", [{"rounding": "kahan"}, {"master": "split8"}, {"master": "split16"}], ids=str)
+def test_parameters_of_several_formats(kwargs, kinds):
+    """Some have arrays beside them that others lack; each is updated as it would be alone, whichever comes first."""
+    start = [random(3000, F32, k).astype(kind) for k, kind in enumerate(kinds)]
+    grads = [[random(3000, F32, 10 * step + k).astype(kind) for k, kind in enumerate(kinds)] for step in range(3)]
+    together = fastopt.Adam([p.copy() for p in start], **kwargs)
+    for g in grads:
+        together.step(g)
+    for t, p in enumerate(start):
+        alone = fastopt.Adam(p, **(kwargs if kinds[t] is BF16 else {}))
+        for g in grads:
+            alone.step(g[t])
+        found = [together.params[t], *(row[t] for row in together.state.values() if row[t] is not None)]
+        names = {name for name, row in together.state.items() if row[t] is not None}
+        assert names == set(alone.state)
+        right = [p, *(alone.state[name] for name in together.state if name in names)]
+        assert_same_bits([bits(a) for a in found], [bits(a) for a in right])
+
+
 @every_storage
 def test_resume_from_a_file_without_pickle(kind, kwargs, tmp_path):
     p, grads = random(1300, F32, 1).astype(kind), [random(1300, F32, k).astype(kind) for k in range(2, 8)]

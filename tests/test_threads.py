@@ -178,6 +178,34 @@ def test_a_fork_waits_until_another_thread_has_compiled(run_script):
 
 
 @needs_fork
+@pytest.mark.parametrize("size", [10, 2**16])
+def test_children_forked_while_a_thread_begins_can_begin_too(layer, size):
+    """With its first kernels, masked arrays, or the launch of Numba's threads: nobody is left with a lock of theirs."""
+    out = layer(f"""
+    import signal, time, warnings
+    warnings.simplefilter("ignore", DeprecationWarning)
+    states = []
+    for round in range(6):
+        p, g = np.zeros({size}, [np.float32, np.float64][round % 2]), np.ones({size})
+        g = g.astype(p.dtype)
+        make = [fastopt.GD, fastopt.Momentum, fastopt.RMSprop][round // 2]
+        thread = threading.Thread(target=lambda: make(p).step(g))
+        thread.start()
+        time.sleep([0, 0.001, 0.01, 0.05, 0.1, 0.2][round])
+        child = os.fork()
+        if child == 0:
+            signal.alarm(60)  # not for ever
+            q = np.zeros({size}, np.float32)
+            fastopt.Adam(q, lr=1.0).step(np.ones({size}, np.float32))
+            os._exit(int(not np.allclose(q, -1)))
+        thread.join()
+        states.append(os.waitpid(child, 0)[1])
+    print(states)
+    """)
+    assert out == str([0] * 6)
+
+
+@needs_fork
 def test_a_child_of_a_parallel_parent_says_that_it_is_serial(layer):
     out = layer("""
     import warnings
@@ -267,7 +295,7 @@ def test_pytorch_keeps_its_setting(layer):
 def test_a_thread_in_the_workqueue_makes_a_step_serial(monkeypatch):
     used = []
     monkeypatch.setattr(_threads.numba, "threading_layer", lambda: "workqueue")
-    monkeypatch.setattr(_threads.Kernels, "parallel", lambda *arguments: used.append("parallel"))
+    monkeypatch.setattr(_threads.Kernels, "in_parallel", lambda *arguments: used.append("parallel"), raising=False)
     monkeypatch.setattr(_threads, "budget", lambda: 2)
     monkeypatch.setattr(_threads.numba, "get_num_threads", lambda: 2)
     p, g = np.zeros(2**16), np.ones(2**16)

@@ -6,27 +6,36 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from .. import _threads
 from .._cli import check_room, size
 from . import run
 from .peers import PEERS
 
+T = TypeVar("T")
+
 SIZES = [2**k for k in (0, 6, 10, 12, 14, 16, 18, 20, 22, 24, 26, 27)]
 
 
+def _number(text: str, kind: Callable[[str], T]) -> T:
+    try:
+        return kind(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number, got {text!r}") from None
+
+
 def _positive(text: str) -> float:
-    number = float(text)
+    number = _number(text, float)
     if not 0 < number < float("inf"):
         raise argparse.ArgumentTypeError(f"must be positive and finite, got {text!r}")
     return number
 
 
 def _threads_of(text: str) -> int:
-    number, most = int(text), _threads.budget()
+    number, most = _number(text, int), _threads.budget()
     if not 1 <= number <= most:
         raise argparse.ArgumentTypeError(f"must be from 1 to {most}, which is what is allowed here, got {text!r}")
     return number
@@ -82,9 +91,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     try:
         old = _earlier(options.compare, options) if options.compare else None
-        for file in filter(None, (options.json, options.plot)):
-            _check_writable(file)
-        if options.plot:
+        for file in (options.json, options.plot):
+            if file is not None:
+                _check_writable(file)
+        if options.plot is not None:
             report.check_format(options.plot)
     except (OSError, ValueError) as error:
         parser.error(str(error))  # now, not after minutes of measuring

@@ -1,9 +1,7 @@
 """The CPU sweeps.
 
-Every function here is a factory: the function that it returns closes over the rule, and Numba's disk
-cache hashes what a function closes over, so an edited rule is compiled anew. Intrinsics are reached
-through their module, because a function that closes over one is never found in the cache: an intrinsic
-is pickled with a random number.
+Every function here is a factory: the function that it returns closes over the rule, and has a name that says what is in
+it (:mod:`fastopt._names`), by which it is found on disk; so an edited rule is compiled anew.
 """
 
 from __future__ import annotations
