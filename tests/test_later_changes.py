@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import gc
+import itertools
 import pickle
 import sys
 import threading
@@ -110,16 +111,19 @@ def test_a_list_of_gradients_that_changes_meanwhile():
     done = []
 
     def disturb():
-        while not done:
+        for n in itertools.takewhile(lambda _: not done, itertools.count()):
             grads.append(grads.pop())
+            sum(range(n % 50))  # so that the two threads do not take turns at one place
 
     thread, before = threading.Thread(target=disturb), sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     thread.start()
     try:
-        for _ in range(2000):
+        for n in range(100_000):
             with contextlib.suppress(ValueError):
                 opt.step(grads)
+            if n > 2000 and opt.step_count > 0:
+                break
     finally:
         done.append(True)
         thread.join()

@@ -76,9 +76,7 @@ def test_ctrl_c_in_a_parallel_step(run_script, threads):
     assert run_script(STORM.format(**options), NUMBA_NUM_THREADS=2) == "100"
 
 
-@pytest.mark.parametrize("mixed", [False, True])
-def test_ctrl_c_on_a_device(run_script, mixed):
-    device = """
+DEVICE = """
     class Device:
         def __init__(self, array):
             self.array = array
@@ -86,10 +84,14 @@ def test_ctrl_c_on_a_device(run_script, mixed):
         def __cuda_array_interface__(self):
             return self.array.__array_interface__ | {"version": 3}
     """
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_ctrl_c_on_a_device(run_script, mixed):
     where = "[Device(a) if {} else a for t, a in enumerate({})]"
     which = "t % 2" if mixed else "True"
     options = {"params": where.format(which, "arrays"), "grads": where.format(which, "grads")}
-    script = STORM.format(**ON_CPU | options | {"imports": device, "pause": 2e-2, "count": 40})
+    script = STORM.format(**ON_CPU | options | {"imports": DEVICE, "pause": 2e-2, "count": 40})
     assert run_script(script, NUMBA_ENABLE_CUDASIM=1) == "40"
 
 
@@ -119,16 +121,11 @@ def test_handlers_are_put_back_whatever_happens_within():
 
 def test_an_error_of_the_device_does_not_keep_the_others_from_their_step(run_script):
     out = run_script(
-        """
+        f"""
     import numpy as np
     import fastopt
     from fastopt._cuda.plan import DeviceGroup
-    class Device:
-        def __init__(self, array):
-            self.array = array
-        @property
-        def __cuda_array_interface__(self):
-            return self.array.__array_interface__ | {"version": 3}
+    {DEVICE}
     arrays = [np.zeros(3, "f4"), np.zeros(3), np.zeros(3)]
     opt = fastopt.GD([Device(arrays[0]), Device(arrays[1]), arrays[2]], lr=1.0)
     grads = [np.ones(3, "f4"), np.ones(3), np.ones(3)]
