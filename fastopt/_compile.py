@@ -9,11 +9,13 @@ import functools
 import hashlib
 import importlib
 import itertools
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numba
 import numpy as np
+from llvmlite.binding import parse_assembly
 from numba import types
 from numba.core.bytecode import FunctionIdentity
 from numba.core.codegen import JITCodeLibrary
@@ -29,16 +31,13 @@ from ._loops import cpu
 from ._names import digest, named, named_by_contents
 from ._scaled import BLOCK
 
-# No exception on division by zero: the check keeps LLVM from packing the loop. `contract` alone of the
-# fast-math flags: a multiplication and an addition may become one fused operation; NaN and infinity
-# keep their meaning.
-_ELEMENTS: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract"}}
-FLAGS: dict[str, Any] = _ELEMENTS | {"nogil": True}
-# For the scalars of a step: they must be to the bit what Python computes.
+# No exception on division by zero: the check keeps LLVM from packing the loop. No fast-math flag: every operation is
+# rounded by itself as IEEE 754 says, so that results are those of NumPy's expressions and the same on every processor.
 EXACT: dict[str, Any] = {"error_model": "numpy", "fastmath": False}
+FLAGS: dict[str, Any] = EXACT | {"nogil": True}
 
-# On a GPU. Products and sums are contracted there too; divisions and roots are rounded as IEEE 754 says.
-DEVICE: dict[str, Any] = {"fastmath": False, "opt": True}
+# On a GPU, likewise; `toolchain.compiled` keeps NVVM from fusing, and nothing is left to be optimized while linking.
+DEVICE: dict[str, Any] = {"fastmath": False, "opt": True, "lto": False}
 # What a thread of a GPU moves at a time, of each array: the most that one instruction can.
 DEVICE_BYTES = 16
 
@@ -50,12 +49,14 @@ MATRIX = types.Array(types.int64, 2, "C")
 class Spec(NamedTuple):
     """What a kernel is compiled from.
 
-    The rule, how many scalars it takes, and the codecs of the gradient, the parameter and the states.
+    The rule, how many scalars it takes, the codecs of the gradient, the parameter and the states, and whether every
+    operation is rounded by itself on the CPU, as it always is on a GPU.
     """
 
     rule: Callable[..., Any]
     scalars: int
     codecs: tuple[str, ...]
+    reproducible: bool = True
 
     @property
     def text(self) -> str:
@@ -109,26 +110,49 @@ class _Library(JITCodeLibrary):  # type: ignore[misc]  # numba is untyped
 class _Compiler(Compiler):  # type: ignore[misc]  # numba is untyped
     """Numba's compiler, into a :class:`_Library`."""
 
+    library = _Library
+
     def __init__(self, typingctx: Any, targetctx: Any, library: Any, *others: Any) -> None:
         super().__init__(typingctx, targetctx, library, *others)
         if library is None:
-            self.state.library = _Library(targetctx.codegen(), "fastopt")
+            self.state.library = self.library(targetctx.codegen(), "fastopt")
             self.state.library.enable_object_caching()
 
 
-#: How an update inside a user's compiled code is compiled.
-INSIDE: dict[str, Any] = EXACT | {"pipeline_class": _Compiler}
+class _FusedLibrary(_Library):
+    """The same, in which a product and a sum may become one operation, rounded once, where the processor has it.
+
+    Only here, when everything is linked: whatever is compiled before may be a part of other kernels, too.
+    """
+
+    _final_module: Any
+
+    def _optimize_final_module(self) -> None:
+        text = re.sub(r"(= f(?:add|sub|mul)) (?!contract )", r"\1 contract ", str(self._final_module))
+        self._final_module = parse_assembly(text)
+        super()._optimize_final_module()
 
 
-def _compile(function: Callable[..., Any], signature: Any, **flags: Any) -> Any:
+class _FusedCompiler(_Compiler):
+    """Numba's compiler, into a :class:`_FusedLibrary`."""
+
+    library = _FusedLibrary
+
+
+def inside(reproducible: bool) -> dict[str, Any]:
+    """Return how an update inside a user's compiled code is compiled."""
+    return EXACT | {"pipeline_class": _Compiler if reproducible else _FusedCompiler}
+
+
+def _compile(function: Callable[..., Any], signature: Any, *, reproducible: bool = True, **flags: Any) -> Any:
     if numba.config.DISABLE_JIT:
         raise RuntimeError("fastopt cannot run with NUMBA_DISABLE_JIT=1: its kernels are compiled")
     flags = FLAGS | flags
-    contents = digest(function, flags)
+    contents = digest(function, flags, reproducible)
     with global_compiler_lock:  # and no fork, which waits for it, leaves a child with a lock of what happens here
         # Numba imports it when a kernel is first called with an array. It is not imported with fastopt: 20 ms.
         importlib.import_module("numpy.ma")
-        kernel = numba.njit(**flags, pipeline_class=_Compiler)(named(function, contents))
+        kernel = numba.njit(**inside(reproducible) | flags)(named(function, contents))
         kernel._cache = KernelCache(function.__name__, contents)
         # What is compiled with the kernel, such as the loop that `parallel=True` makes of a prange, has names of
         # Numba's own, of which only the count can be set apart; see fastopt._names.
@@ -148,7 +172,7 @@ def run(rule: Callable[..., Any], codecs: str) -> Callable[..., None]:
     It has its flags whatever those of the code around it are.
     """
     function = named_by_contents(cpu.make_run(rule, codecs))
-    loop: Callable[..., None] = register_jitable(**_ELEMENTS)(function)
+    loop: Callable[..., None] = register_jitable(**EXACT)(function)
     return loop
 
 
@@ -157,7 +181,7 @@ def sweep(spec: Spec, parallel: bool) -> Any:
     """Return the kernel that updates all tensors of one dtype."""
     function = cpu.make_sweep(run(spec.rule, spec.text), spec.text, spec.scalar_layout)
     signature = types.void(TABLE, VECTOR, MATRIX, spec.values, types.int64, types.int64)
-    return _compile(function, signature, parallel=parallel)
+    return _compile(function, signature, reproducible=spec.reproducible, parallel=parallel)
 
 
 @functools.cache
@@ -165,7 +189,7 @@ def direct(spec: Spec) -> Any:
     """Return the kernel that checks and updates one small tensor."""
     function = cpu.make_direct(run(spec.rule, spec.text), spec.text, spec.scalar_layout)
     signature = types.int64(VECTOR, MATRIX, TABLE, spec.values, types.int64, types.int64, types.int64, types.int64)
-    return _compile(function, signature)
+    return _compile(function, signature, reproducible=spec.reproducible)
 
 
 @functools.cache

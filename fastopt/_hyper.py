@@ -107,6 +107,12 @@ def _flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
+def _optional_flag(name: str, value: Any) -> bool | None:
+    if value is None or isinstance(value, (bool, np.bool_)):
+        return None if value is None else bool(value)
+    raise TypeError(f"{name} must be True or False, or None, got {value!r}")
+
+
 def _optional_fraction(name: str, value: Any) -> float | None:
     return None if value is None else in_range(name, value, 0, 1)
 
@@ -139,6 +145,11 @@ def epsilon(default: float) -> Hyperparameter[float]:
 def optional_fraction(default: float | None) -> Hyperparameter[float | None]:
     """A number in [0, 1], or None."""
     return Hyperparameter(default, _optional_fraction)
+
+
+def optional_flag(default: bool | None) -> Hyperparameter[bool | None]:
+    """True, False or None."""
+    return Hyperparameter(default, _optional_flag)
 
 
 def flag(default: bool) -> Hyperparameter[bool]:

@@ -74,7 +74,8 @@ def jitable(optimizer: type[Optimizer], **hyperparameters: Any) -> Callable[...,
     names = ("p", "g", *method.active_states())
     count = len(names)
     scalars = method.compiled_values()
-    contents = digest(method._rule, scalars)
+    reproducible = method.is_reproducible(("float32",))
+    contents = digest(method._rule, scalars, reproducible)
     _cache.present.add(contents)
 
     def update(*arguments: Any) -> None:
@@ -85,7 +86,7 @@ def jitable(optimizer: type[Optimizer], **hyperparameters: Any) -> Callable[...,
 
     update.__name__ = update.__qualname__ = f"the update of {optimizer.__name__}"
 
-    @overload(update, jit_options=_compile.INSIDE, strict=False)
+    @overload(update, jit_options=_compile.inside(reproducible), strict=False)
     def _update(*arguments: Any) -> Any:
         dtype = _check_types(names, _expect(names, arguments, NumbaTypeError))
         method.check_dtype(dtype)

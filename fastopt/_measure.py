@@ -38,7 +38,12 @@ class Speed(NamedTuple):
 
 
 def times(
-    functions: Mapping[T, Callable[[], object]], *, rounds: int, seconds: float, turn: float = 0.0
+    functions: Mapping[T, Callable[[], object]],
+    *,
+    rounds: int,
+    seconds: float,
+    turn: float = 0.0,
+    call: Callable[[Callable[[], object], int], float] | None = None,
 ) -> dict[T, list[float]]:
     """Return the times of a call of each function in seconds, one per round.
 
@@ -46,9 +51,11 @@ def times(
     `turn` seconds, of which the mean counts; then a quarter as many go before, uncounted, so that neither what the
     one before left in the caches nor its waiting threads count. A function is done after `rounds` rounds, or after
     three when it has used up its share of `seconds`; so slow ones have fewer rounds than fast ones.
+    `call` returns the time of one of so many calls, by default by the clock.
     """
+    call = call or _call
     taken: dict[T, list[float]] = {name: [] for name in functions}
-    calls = {name: max(1, round(turn / _call(function, 1))) for name, function in functions.items()}
+    calls = {name: max(1, round(turn / max(call(function, 1), 1e-9))) for name, function in functions.items()}
     left = dict.fromkeys(functions, seconds / max(len(functions), 1))
     order, shuffle = list(functions), random.Random(0).shuffle  # noqa: S311  an order, not a secret
     while order:
@@ -56,8 +63,8 @@ def times(
         for name in order:
             start = time.perf_counter()
             if calls[name] > 1:
-                calls[name] = max(1, round(turn / _call(functions[name], calls[name] // 4 + 1)))
-            taken[name].append(_call(functions[name], calls[name]))
+                calls[name] = max(1, round(turn / max(call(functions[name], calls[name] // 4 + 1), 1e-9)))
+            taken[name].append(call(functions[name], calls[name]))
             left[name] -= time.perf_counter() - start
         order = [name for name in order if len(taken[name]) < rounds and (len(taken[name]) < 3 or left[name] > 0)]
     return taken
@@ -104,7 +111,7 @@ def stream(optimizer: Optimizer) -> Callable[[], None]:
     if gather.bound is None:
         raise ValueError("the optimizer must have bound gradients, got none")
     states = len(group.codecs) - 2
-    spec = _compile.Spec(_make_stream(states), 1, group.codecs)
+    spec = _compile.Spec(_make_stream(states), 1, group.codecs, optimizer.is_reproducible(group.codecs))
     values = np.full(1, 1e-3, spec.number)
     table = group.table.copy()
     table[0] = gather.bound.found
@@ -154,15 +161,19 @@ def speed(cls: type[Optimizer], elements: int, dtype: Any, *, seconds: float = 3
     for function in functions.values():
         function()  # compile, and touch all memory
     taken = times(functions, rounds=1000, seconds=seconds)
+    return speed_of(cls, elements, p.dtype, (2 + 1 + 2 * len(group.states)) * p.itemsize, taken)
+
+
+def speed_of(cls: type[Any], elements: int, dtype: Any, moved: int, taken: Mapping[str, list[float]]) -> Speed:
+    """Return what the times of "step", "stream", and "numpy" if there are any, say of one optimizer."""
     step = statistics.median(taken["step"])
-    moved = (2 + 1 + 2 * len(group.states)) * p.itemsize
     return Speed(
         optimizer=cls.__name__,
         elements=elements,
-        dtype=p.dtype.name,
+        dtype=dtype.name,
         bytes_per_element=moved,
         ms=step * 1e3,
         gb_per_s=moved * elements / step / 1e9,
         streaming_fraction=ratio(taken["stream"], taken["step"]),
-        numpy_ratio=ratio(taken["numpy"], taken["step"]) if beside_numpy else None,
+        numpy_ratio=ratio(taken["numpy"], taken["step"]) if "numpy" in taken else None,
     )

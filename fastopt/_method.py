@@ -72,6 +72,7 @@ class Method:
     weight_decay = _hyper.nonnegative(0.0)
     decoupled = _hyper.flag(False)
     maximize = _hyper.flag(False)
+    reproducible = _hyper.optional_flag(None)
 
     hyperparameters: ClassVar[Mapping[str, Any]]
     """The name and the default of every hyperparameter."""
@@ -89,7 +90,7 @@ class Method:
         names = [name for name, value in attributes if isinstance(value, _hyper.Hyperparameter)]
         setters = {name for name, value in attributes if getattr(value, "fset", None) is not None}
         cls._settable = frozenset({*names, *setters})
-        shared = ("weight_decay", "decoupled", "maximize")
+        shared = ("weight_decay", "decoupled", "maximize", "reproducible")
         order = [*dict.fromkeys(name for name in names if name not in shared), *shared]
         cls._fields = {name: inspect.getattr_static(cls, name) for name in order}
         cls.hyperparameters = {name: field.default for name, field in cls._fields.items()}
@@ -151,8 +152,9 @@ class Method:
         decays, decoupled, maximize = self.weight_decay != 0, self.decoupled, self.maximize
         flags = tuple(self.flags().items())
         rule = _compose(type(self).make, flags, decays and not decoupled, decays and decoupled, maximize)
-        if rule is not self.__dict__.get("_rule"):  # another kernel; most changes are of numbers alone
-            self._rule, self._specs = rule, {}
+        kernel = (rule, self.reproducible)
+        if kernel != self.__dict__.get("_kernel"):  # another one; most changes are of numbers alone
+            self._kernel, self._rule, self._specs = kernel, rule, {}
         self._wrapped = decays or maximize
         self._numbers = tuple(getattr(self, name) for name in self._arguments)
 
@@ -179,10 +181,15 @@ class Method:
         if spec is not None and scalars not in (None, spec.scalars):
             raise TypeError(f"{type(self).__name__}.scalars returned {scalars} numbers, and {spec.scalars} before")
         if spec is None:
-            spec = Spec(self._rule, len(self.values(1)) if scalars is None else scalars, codecs)
+            scalars = len(self.values(1)) if scalars is None else scalars
+            spec = Spec(self._rule, scalars, codecs, self.is_reproducible(codecs))
             self.check_dtype(spec.number)
             self._specs[codecs] = spec
         return spec
+
+    def is_reproducible(self, codecs: tuple[str, ...]) -> bool:
+        """Say whether arrays in these codecs are updated by operations that are all rounded by themselves."""
+        return set(codecs) <= {"float32", "float64"} if self.reproducible is None else self.reproducible
 
     def check_dtype(self, dtype: np.dtype[Any]) -> None:
         """Raise unless what keeps divisors from zero does so in arithmetic of this dtype.

@@ -45,6 +45,7 @@ SOURCES = (
     "_layout",
     "_noise",
     "_pairs",
+    "_power",
     "_scaled",
     "_storage",
 )

@@ -281,7 +281,7 @@ class Optimizer(Method):
         """Return what a copy or a pickle needs; addresses and compiled rules are made anew from it."""
         if any(gpu.device_of(a) is not None for a in self._arrays):
             raise TypeError(f"{type(self).__name__} of arrays on a GPU cannot be copied or pickled: use state_dict()")
-        return {n: v for n, v in self.__dict__.items() if n not in ("_groups", "_plan", "_rule", "_specs")}
+        return {n: v for n, v in self.__dict__.items() if n not in ("_groups", "_kernel", "_plan", "_rule", "_specs")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take what :meth:`__getstate__` returned, with arrays that may be read-only or in a file now."""

@@ -77,6 +77,8 @@ class Scaled8(Codec):
             code = b.select(finite, code, INT32(self._top - 2))
             beyond = b.add(INT32(self._top - 1), b.zext(b.icmp_unsigned(">", size, INFINITE), INT32))
             code = b.select(b.icmp_unsigned(">=", size, INFINITE), beyond, code)
+            # The NaN that arithmetic makes has a sign on some processors.
+            sign = b.select(b.icmp_unsigned(">", size, INFINITE), INT32(0), sign)
         if self._signed:
             code = b.or_(code, b.lshr(sign, INT32(24)))
         return [b.trunc(code, INT8)]

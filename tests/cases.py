@@ -1,7 +1,7 @@
 """One entry per configuration that is tested: (class name, keyword arguments).
 
-A new optimizer needs its equation in oracles.py and its entries here; every test that runs over optimizers
-runs over this list.
+A new optimizer needs its equation in oracles.py and expressions.py, and its entries here; every test that runs over
+optimizers runs over this list.
 """
 
 import inspect
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import fastopt
+from fastopt import _formats
 
 from .oracles import answer
 
@@ -68,9 +69,9 @@ every_case = pytest.mark.parametrize("case", CASES, ids=name_of)
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)
 
 
-def make(case, params):
+def make(case, params, **more):
     name, kwargs = case
-    return getattr(fastopt, name)(params, **kwargs)
+    return getattr(fastopt, name)(params, **kwargs, **more)
 
 
 def without_lr(case):
@@ -115,3 +116,76 @@ def check_step(case, opt, p, g):
     for new, right in zip(arrays, exact, strict=True):
         assert np.max(right.excess(new[:PERIOD]), initial=0) <= 1
     assert_same_bits(arrays, [np.resize(a[:PERIOD], a.shape) for a in arrays])
+
+
+FORMATS = {"float64": np.float64, "float32": np.float32, "bfloat16": np.uint16, "float16": np.float16}
+
+
+def _every_storage():
+    for param in FORMATS:
+        number = _formats.number_of(param)
+        ways = [{}]
+        if param in ("bfloat16", "float16"):
+            ways += [{"rounding": rounding} for rounding in _formats.ROUNDINGS[1:]]
+        if param == "bfloat16":
+            ways += [{"master": master} for master in _formats.MASTERS]
+        for way in ways:
+            for state in _formats.STATES[number]:
+                for grad in FORMATS:
+                    if number == "float64" or grad != "float64":
+                        yield param, grad, way | {"state_dtype": state}
+
+
+#: Every storage that there is: the format of the parameters, that of the gradients, and what an optimizer is given.
+STORAGES = list(_every_storage())
+#: Few of them, in which every way to store a parameter, every format of a state and of a gradient comes.
+FEW_STORAGES = [
+    next(s for s in STORAGES if s == wanted)
+    for wanted in [
+        ("float64", "bfloat16", {"state_dtype": "float64"}),
+        ("float64", "float64", {"state_dtype": "float32"}),
+        ("float32", "float32", {"state_dtype": "float32"}),
+        ("float32", "float16", {"state_dtype": "int8"}),
+        ("bfloat16", "bfloat16", {"state_dtype": "bfloat16"}),
+        ("bfloat16", "float32", {"rounding": "stochastic", "state_dtype": "float16"}),
+        ("bfloat16", "float16", {"rounding": "kahan", "state_dtype": "bfloat16"}),
+        ("bfloat16", "bfloat16", {"master": "split8", "state_dtype": "int8"}),
+        ("bfloat16", "float32", {"master": "split16", "state_dtype": "int8"}),
+        ("float16", "float16", {"state_dtype": "float32"}),
+        ("float16", "bfloat16", {"rounding": "stochastic", "state_dtype": "int8"}),
+        ("float16", "float32", {"rounding": "kahan", "state_dtype": "float16"}),
+    ]
+]
+
+
+def storage_name(storage):
+    param, grad, kwargs = storage
+    return "-".join([param, f"grad={grad}", *kwargs.values()])
+
+
+def stored(numbers, format_):
+    """Return float32 numbers rounded to a format; bfloat16 as its bits, which need no library on a GPU."""
+    if format_ != "bfloat16":
+        return numbers.astype(FORMATS[format_])
+    import ml_dtypes
+
+    return numbers.astype(ml_dtypes.bfloat16).view(np.uint16)
+
+
+def numbers_of(array):
+    """Return what the elements of an array in any format mean, in float64."""
+    if array.dtype == np.uint16:
+        array = (array.astype(np.uint32) << 16).view(np.float32)
+    return array.astype(np.float64)
+
+
+def assert_same_bits_but_for_nan(given, expected):
+    """Compare two sequences of arrays; NaN has many bit patterns, of which each processor chooses its own."""
+    for a, b in zip(given, expected, strict=True):
+        assert (a.dtype, a.shape) == (b.dtype, b.shape)
+        if a.dtype.itemsize == 1 or a.dtype.kind == "i":  # codes, and bits beside others: no floats
+            np.testing.assert_array_equal(a, b)
+            continue
+        nan = np.isnan(numbers_of(a))
+        np.testing.assert_array_equal(nan, np.isnan(numbers_of(b)))
+        assert_same_bits([a[~nan]], [b[~nan]])

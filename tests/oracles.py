@@ -98,7 +98,7 @@ def adam(h, p, g, m, v):
     return [p - h.lr * m_hat / (np.sqrt(v_hat + h.eps_root) + (h.eps + h.eps_hat / np.sqrt(correction2))), m, v]
 
 
-COMMON = {"weight_decay": 0.0, "decoupled": False, "maximize": False}
+COMMON = {"weight_decay": 0.0, "decoupled": False, "maximize": False, "reproducible": None}
 ADAM = COMMON | {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "eps_root": 0.0, "eps_hat": 0.0}
 
 #: By class name: the equations, and the defaults of all hyperparameters.

@@ -46,6 +46,7 @@ ALLOWED = {
     "_compile": {"_cache", "_loops", "_headers", "_layout", "_names", "_cuda", "_scaled"},
     "_threads": {"_compile"},
     "_method": {"_compile", "_hyper", "_names"},
+    "_power": {"_compile", "_names"},
     "_plan": {"_compile", "_threads", "_arrays", "_method", "_structure"},
     "_place": {"_arrays"},
     "_gather": {"_arrays", "_compile", "_cuda", "_headers", "_plan", "_structure"},
@@ -62,7 +63,7 @@ ALLOWED = {
     "_catalog": {"_optimizer", "optimizers"},
     "_functions": {"_cache", "_compile", "_cuda", "_threads", "_arrays", "_formats", "_loops", "_method", "_plan"},
     "optimizers": {"optimizers"},
-    "optimizers.*": {"_functions", "_hyper", "_optimizer"},
+    "optimizers.*": {"_functions", "_hyper", "_optimizer", "_power"},
 }
 
 

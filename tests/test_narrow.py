@@ -96,7 +96,7 @@ class TestParametersOf16Bits:
     def test_split16_is_training_in_float32_to_the_bit(self, case):
         p = random(2000, F32, 1).astype(BF16)
         full = p.astype(F32)
-        opts = make(case, p, master="split16"), make(case, full)
+        opts = make(case, p, master="split16", reproducible=True), make(case, full)
         for step in range(1, 30):
             g = random(2000, F32, 1 + step)
             for opt in opts:

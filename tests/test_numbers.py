@@ -149,8 +149,8 @@ def wrong_values():
         if not cls.__module__.startswith("fastopt.optimizers"):
             continue
         for hyper, default in cls.hyperparameters.items():
-            if isinstance(default, bool):
-                for value in [0, 1, "x", None, 0.5]:
+            if isinstance(default, bool) or hyper == "reproducible":
+                for value in [0, 1, "x", 0.5, *([] if default is None else [None])]:
                     yield name, hyper, value, TypeError, [hyper, "True or False", *shown(value)]
             elif isinstance(default, tuple):
                 for value in [*NUMBERS, 1, 1.5]:

@@ -7,10 +7,11 @@ host's addresses.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import numba
@@ -94,13 +95,41 @@ def complete() -> None:
     ufunc_db().setdefault(np.sqrt, {"f->f": root, "d->d": root})
 
 
+@contextlib.contextmanager
+def unfused() -> Iterator[None]:
+    """Within this block, kernels are compiled so that a product and a sum are two operations, each rounded by itself.
+
+    NVVM has an option for that, and numba-cuda no way to give it; here what holds the code of a kernel gives it. As the
+    lock of its compiler is held, no other thread compiles meanwhile.
+    """
+    from numba.cuda.codegen import JITCUDACodegen
+    from numba.cuda.dispatcher import global_compiler_lock
+
+    usual = JITCUDACodegen._library_class
+
+    class Library(usual):  # type: ignore[misc, valid-type]  # numba-cuda is untyped
+        _nvvm_options: dict[str, Any]
+
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            self._nvvm_options = self._nvvm_options | {"fma": False}
+
+    with global_compiler_lock:
+        JITCUDACodegen._library_class = Library
+        try:
+            yield
+        finally:
+            JITCUDACodegen._library_class = usual
+
+
 def compiled(function: Callable[..., Any], signature: Any, **flags: Any) -> Any:
     """Return the kernel for `signature`, on the current device."""
     cuda = module()
     if simulated():
         return cuda.jit(function)
     complete()
-    return cuda.jit(signature, **flags)(function)
+    with unfused():
+        return cuda.jit(signature, **flags)(function)
 
 
 def on(device: int) -> Any:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from .._functions import as_function
 from .._hyper import betas, epsilon, rate
 from .._optimizer import Optimizer
+from .._power import power
 
 __all__ = ["Adam", "AdamW", "adam", "adamw"]
 
@@ -36,6 +39,9 @@ class Adam(Optimizer):
         ``weight_decay * p`` to the gradient.
     maximize : bool, default False
         Ascend instead.
+    reproducible : bool, optional
+        Round every operation by itself, for the same bits on every processor; by default where all arrays are
+        float32 or float64.
     state_dtype, rounding, master, seed, capturable
         How numbers are stored, and where: as for :class:`fastopt.Optimizer`.
 
@@ -88,9 +94,9 @@ class Adam(Optimizer):
     @staticmethod
     def scalars(step, lr, betas, eps, eps_root, eps_hat):
         b1, b2 = betas
-        c1 = 1.0 - b1**step
-        c2 = 1.0 - b2**step
-        return lr / c1, b1, 1.0 - b1, b2, 1.0 - b2, 1.0 / c2, eps_root, eps + eps_hat / c2**0.5
+        c1 = 1.0 - power(b1, step)
+        c2 = 1.0 - power(b2, step)
+        return lr / c1, b1, 1.0 - b1, b2, 1.0 - b2, 1.0 / c2, eps_root, eps + eps_hat / math.sqrt(c2)
 
     @staticmethod
     def make():
@@ -108,7 +114,7 @@ class AdamW(Adam):
 
     Parameters
     ----------
-    params, lr, betas, eps, eps_root, eps_hat, maximize, state_dtype, rounding, master, seed, capturable
+    params, lr, betas, eps, eps_root, eps_hat, maximize, reproducible, state_dtype, rounding, master, seed, capturable
         As for :class:`Adam`.
     weight_decay : float, default 1e-2
         Decay factor, >= 0.

@@ -41,6 +41,9 @@ class RMSprop(Optimizer):
         ``weight_decay * p`` to the gradient.
     maximize : bool, default False
         Ascend instead.
+    reproducible : bool, optional
+        Round every operation by itself, for the same bits on every processor; by default where all arrays are
+        float32 or float64.
     state_dtype, rounding, master, seed, capturable
         How numbers are stored, and where: as for :class:`fastopt.Optimizer`.
 

@@ -1,0 +1,73 @@
+"""What each optimizer computes to the last bit, as NumPy expressions in the compute dtype; never imports fastopt.
+
+Each operation is rounded by itself as IEEE 754 says, in the order that is written here. Scalars are worked out in
+float64 and rounded once. Where :mod:`tests.oracles` says what is right and how far rounding may lead from it, this says
+what the roundings are.
+"""
+
+import math
+from decimal import Context, Decimal
+from types import SimpleNamespace
+
+import numpy as np
+
+from .oracles import ORACLES
+
+
+def power(base, exponent):
+    """Return the float64 nearest to a power."""
+    return float(Context(prec=80).power(Decimal(base), exponent))
+
+
+def gd(h, f, p, g):
+    return [p - f(h.lr) * g]
+
+
+def momentum(h, f, p, g, v):
+    beta, gain = f(h.beta), f(1 - (h.beta if h.dampening is None else h.dampening))
+    v = beta * v + gain * g
+    return [p - f(h.lr) * (beta * v + gain * g if h.nesterov else v), v]
+
+
+def rmsprop(h, f, p, g, s, *more):
+    beta, gain = f(h.beta), f(1 - h.beta)
+    s = beta * s + gain * (g * g)
+    variance, new = s, [s]
+    if h.centered:
+        mu = beta * more[0] + gain * g
+        variance = np.maximum(s - mu * mu, f(0))
+        new.append(mu)
+    update = g / (np.sqrt(variance + f(h.eps_root)) + f(h.eps))
+    if h.momentum:
+        update = f(h.momentum) * more[-1] + update
+        new.append(update)
+    return [p - f(h.lr) * update, *new]
+
+
+def adam(h, f, p, g, m, v):
+    beta1, beta2 = h.betas
+    correction1, correction2 = 1 - power(beta1, h.step), 1 - power(beta2, h.step)
+    m = f(beta1) * m + f(1 - beta1) * g
+    v = f(beta2) * v + f(1 - beta2) * (g * g)
+    root = np.sqrt(f(1 / correction2) * v + f(h.eps_root))
+    return [p - f(h.lr / correction1) * m / (root + f(h.eps + h.eps_hat / math.sqrt(correction2))), m, v]
+
+
+EXPRESSIONS = {"GD": gd, "Momentum": momentum, "RMSprop": rmsprop, "Adam": adam, "AdamW": adam}
+
+
+def expression(name, p, g, states, step, **hyperparameters):
+    """Return the parameter and the states after a step, all given in the compute dtype."""
+    defaults = ORACLES[name][1]
+    assert hyperparameters.keys() <= defaults.keys()
+    chosen = {k: v(step) if callable(v) else v for k, v in (defaults | hyperparameters).items()}
+    h = SimpleNamespace(**chosen, step=step)
+    f = p.dtype.type
+    with np.errstate(all="ignore"):
+        if h.maximize:
+            g = -g
+        if h.weight_decay and h.decoupled:
+            p = f(1 - h.lr * h.weight_decay) * p
+        elif h.weight_decay:
+            g = g + f(h.weight_decay) * p
+        return EXPRESSIONS[name](h, f, p, g, *states)
