@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import fastopt
 from fastopt import _cli, _compile, _measure, _plan
 from fastopt._bench import cli, peers, run
 
@@ -41,7 +42,7 @@ def test_every_rival_that_is_here_is_right(name):
     if name == "DeepSpeed":
         pytest.skip("builds C++ for a minute; `fastopt bench` checks it wherever it is measured")
     try:
-        _, error = run._start(name, params, grads)
+        _, error = run.start(peers.PEERS[name], params, grads)
     except peers.MissingPeerError as reason:
         pytest.skip(str(reason))
     assert error < 1e-6
@@ -196,6 +197,26 @@ def test_what_cannot_work_is_refused_before_measuring(arguments, words, tmp_path
         _cli.main([*QUICK, *arguments])
     assert caught.value.code == 2
     assert words in capsys.readouterr().err
+
+
+def test_without_a_gpu_the_message_says_what_is_missing(capsys, monkeypatch):
+    from fastopt._cuda import toolchain
+
+    monkeypatch.setattr(run, "compare", lambda *given: pytest.fail("measured"))
+    reason = "the driver cannot be used: no libcuda"
+    monkeypatch.setattr(toolchain, "why_not", lambda: reason)
+    assert _cli.main(["bench", "--device", "cuda"]) == 2
+    out, errors = capsys.readouterr()
+    assert (out, errors) == ("", f"fastopt bench --device cuda: {reason}\n")
+    assert fastopt.info()["cuda"] == f"no: {reason}"
+
+
+@pytest.mark.parametrize("arguments", [["--only", "CuPy"], ["--only", "NumPy", "PyTorch graph"]])
+def test_a_baseline_of_the_gpu_is_refused_on_the_cpu(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    assert caught.value.code == 2
+    assert f"{arguments[-1]}: not on --device cpu" in capsys.readouterr().err
 
 
 def test_names_are_checked(capsys):

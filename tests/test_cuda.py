@@ -1,5 +1,6 @@
 """CUDA without a GPU: the simulator, the errors where there is none, and what the compiler made of each kernel."""
 
+import contextlib
 import importlib.util
 import os
 import re
@@ -14,6 +15,7 @@ import pytest
 
 import fastopt
 from fastopt import _compile
+from fastopt._bench import device
 from fastopt._catalog import OPTIMIZERS
 from fastopt._cuda import toolchain
 
@@ -24,7 +26,9 @@ HERE = Path(__file__).parent
 
 
 @pytest.mark.parametrize(
-    ("file", "least"), [("test_arrays.py", 38), ("test_matrix.py", 440), ("test_narrow.py", 50)], ids=str
+    ("file", "least"),
+    [("test_arrays.py", 38), ("test_bench.py", 17), ("test_matrix.py", 440), ("test_narrow.py", 7)],
+    ids=str,
 )
 def test_everything_in_the_simulator(file, least):
     run = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", str(HERE / "simulated" / file)]
@@ -33,6 +37,50 @@ def test_everything_in_the_simulator(file, least):
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
     assert int(re.search(r"(\d+) passed", done.stdout)[1]) >= least
     assert "skipped" not in done.stdout
+
+
+def simulate(*arguments, **environment):
+    """Run tests/test_gpu.py in the simulator, and return what pytest printed."""
+    run = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", str(HERE / "test_gpu.py")]
+    environment = os.environ | {"NUMBA_ENABLE_CUDASIM": "1"} | environment
+    done = subprocess.run(
+        [*run, *arguments], check=False, env=environment, capture_output=True, text=True, cwd=HERE.parent
+    )
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+    return done.stdout
+
+
+def test_the_tests_for_a_gpu_run_in_the_simulator():
+    """So that a mistake in them does not wait for a GPU; what is skipped says that it needs one."""
+    out = simulate()
+    assert int(re.search(r"(\d+) passed", out)[1]) >= 200
+    reasons = re.findall(r"^SKIPPED \[\d+\] \S+ (.*)$", out, re.MULTILINE)
+    allowed = ("needs a GPU", "needs PyTorch")
+    assert [reason for reason in reasons if not reason.startswith(allowed)] == []
+
+
+@pytest.mark.parametrize("summary", ["ERROR SUMMARY: 0 errors", "ERROR SUMMARY: 2 errors"])
+def test_the_command_line_of_the_sanitizer(summary, tmp_path):
+    """A stand-in takes its options, runs the tests and tells of errors: the summary counts, not the status alone."""
+    program = tmp_path / "compute-sanitizer"
+    script = f"""#!{sys.executable}
+import subprocess, sys
+options, command = sys.argv[1:7], sys.argv[7:]
+assert options[0] == "--tool" and options[2:] == ["--error-exitcode", "9", "--target-processes", "all"], options
+clean = " 0 errors" in "{summary}"
+status = subprocess.run(command).returncode if clean else print("1 passed")
+print("========= {summary}")
+sys.exit(status)
+"""
+    program.write_text(script)
+    program.chmod(0o755)
+    arguments = ["-m", "slow", "-k", "sanitizer and memcheck"]
+    environment = {"FASTOPT_COMPUTE_SANITIZER": str(program)}
+    if " 0 errors" in summary:
+        assert "1 passed" in simulate(*arguments, **environment)
+    else:
+        with pytest.raises(AssertionError, match="2 errors"):
+            simulate(*arguments, **environment)
 
 
 def test_all_files_of_the_simulator_are_run():
@@ -84,6 +132,101 @@ class TestWithoutAGpu:
             fastopt.GD([np.ones(3)], capturable=True)
 
 
+class Driver:
+    """A stand-in for the CUDA driver: it has the functions of the real bindings, and writes down what is called."""
+
+    def __init__(self, real):
+        self._real, self.calls = real, []
+
+    def __getattr__(self, name):
+        real = getattr(self._real, name)
+        if not name.startswith("cu"):
+            return real
+
+        def function(*given):
+            self.calls.append((name, *given))
+            made = {"cuStreamCreate": 5, "cuStreamEndCapture": 6, "cuGraphInstantiate": 8}
+            return (0, made[name]) if name in made else (0,)
+
+        return function
+
+
+class Event:
+    def __init__(self, calls):
+        self._calls = calls
+
+    def record(self):
+        self._calls.append("record")
+
+    def synchronize(self):
+        self._calls.append("wait")
+
+    def elapsed_time(self, end):
+        assert isinstance(end, Event)
+        return 6.0
+
+
+class TestMeasuring:
+    """What only a GPU's driver can do, on a stand-in: which functions are called, with what, in which order."""
+
+    @pytest.fixture
+    def driver(self, monkeypatch):
+        bindings = pytest.importorskip("cuda.bindings", reason="needs the extra `cuda-check`")
+        from cuda.bindings import driver
+
+        stand_in = Driver(driver)
+        monkeypatch.setitem(sys.modules, "cuda.bindings.driver", stand_in)
+        monkeypatch.setattr(bindings, "driver", stand_in)
+        module = SimpleNamespace(
+            event=lambda: Event(stand_in.calls),
+            synchronize=lambda: stand_in.calls.append("synchronize"),
+            gpus=[contextlib.nullcontext()],
+            device_array=lambda count, dtype: Device(np.empty(count, dtype)),
+            current_context=lambda: SimpleNamespace(get_memory_info=lambda: (1000, 2000)),
+        )
+        monkeypatch.setattr(toolchain, "module", lambda: module)
+        return stand_in
+
+    def test_graphs(self, driver):
+        enqueued = []
+        graph = device.Graph(enqueued.append)
+        assert enqueued == [5]
+        graph()
+        graph.replay(7)
+        names = [call if isinstance(call, str) else call[0] for call in driver.calls]
+        assert names[:4] == ["synchronize", "cuStreamCreate", "cuStreamBeginCapture", "cuStreamEndCapture"]
+        assert driver.calls[4:] == [("cuGraphInstantiate", 6, 0), ("cuGraphLaunch", 8, 0), ("cuGraphLaunch", 8, 7)]
+
+    def test_a_capture_ends_where_it_fails(self, driver):
+        def refuse(handle):
+            raise RuntimeError("not in a graph")
+
+        with pytest.raises(RuntimeError, match="not in a graph"):
+            device.Graph(refuse)
+        assert driver.calls[-1] == ("cuStreamEndCapture", 5)
+
+    def test_times_are_those_between_events(self, driver):
+        step = lambda: driver.calls.append("step")  # noqa: E731
+        assert device.call(step, 3) == 0.002
+        assert driver.calls == ["synchronize", "record", "step", "step", "step", "record", "wait"]
+        driver.calls.clear()
+        assert device.call(device.OwnStreams(step), 1) == 0.006
+        assert driver.calls == ["synchronize", "record", "step", "synchronize", "record", "wait"]
+
+    def test_copies(self, driver, monkeypatch):
+        monkeypatch.setattr(device, "_PIECE", 8)
+        copy = device.Copy(46)
+        copy()
+        to, from_ = (a.array.ctypes.data for a in copy._arrays)
+        assert driver.calls == [("cuMemcpyDtoDAsync", to, from_, n, 0) for n in (8, 8, 7)]
+        assert device.room() == 900
+
+    def test_what_the_driver_refuses_is_an_error(self):
+        assert device.checked((0, 5)) == (5,)
+        with pytest.raises(RuntimeError, match="the CUDA driver answered 719"):
+            device.checked((719,))
+
+
 def ptxas():
     """Return the assembler of the extra `cuda-check`, of the same release as the compiler."""
     spec = importlib.util.find_spec("nvidia")
@@ -112,8 +255,9 @@ def compile_for(monkeypatch):
     def compile_for(function, signature, capability):
         device = SimpleNamespace(compute_capability=capability)
         monkeypatch.setattr(dispatcher, "get_current_device", lambda: device)
-        options = {"device": False, "abi": "numba", "cc": capability, **_compile.DEVICE}
-        text, _ = cuda.compile(function, signature, **options)
+        flags = {name: value for name, value in _compile.DEVICE.items() if name != "lto"}  # PTX is what it returns
+        with toolchain.unfused():
+            text, _ = cuda.compile(function, signature, device=False, abi="numba", cc=capability, **flags)
         return text
 
     return compile_for
@@ -122,6 +266,12 @@ def compile_for(monkeypatch):
 def instructions(ptx):
     """Return how often each instruction stands in a kernel."""
     return Counter(re.findall(r"^\s+(?:@!?%p\d+\s+)?([a-z][\w.]+)\s[^;]*;", ptx, re.MULTILINE))
+
+
+def separate(found):
+    """Say whether every product and sum is rounded by itself: ptxas fuses what has no `.rn` in its name."""
+    arithmetic = {op for op in found if re.fullmatch(r"(fma|mul|add|sub)\.(\w+\.)*f(16|32|64)(x2)?", op)}
+    return bool(arithmetic) and all(re.fullmatch(r"(mul|add|sub)\.rn\.f(32|64)(\.b?f16)?", op) for op in arithmetic)
 
 
 def assemble(ptx, capability, tmp_path):
@@ -158,6 +308,7 @@ def test_the_sweep(case, dtype, capability, compile_for, tmp_path):
         single = sum(n for op, n in found.items() if re.fullmatch(rf"st\.global\.[fb]{bits}", op))
         assert single == len(spec.codecs) - 1
         assert not [op for op in found if op.startswith(("call", "ld.local", "st.local"))]
+        assert separate(found)
         if dtype == "float32":
             assert ".f64" not in ptx
         for op, there in slow_operations(name).items():
@@ -197,6 +348,7 @@ def test_every_storage(codecs, capability, compile_for, tmp_path):
                 wide = sum(n for op, n in found.items() if re.fullmatch(rf"{kind}\.global\.{width}", op))
                 assert wide >= sum(d.itemsize == size for d in arrays), (kind, size)
         assert not [op for op in found if op.startswith(("call", "ld.local", "st.local"))]
+        assert separate(found)
         assert ".f64" not in ptx
         shared = bool(spec.layout.scales)
         assert (found["bar.sync"] + found["barrier.sync"] > 0) == shared

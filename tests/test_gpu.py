@@ -1,4 +1,12 @@
-"""On a real GPU, where there is one: every optimizer against the oracle, streams, graphs, PyTorch and CuPy."""
+"""On a GPU, and with small arrays in the simulator: the CPU's bits, streams, graphs, threads, PyTorch and CuPy."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,97 +14,424 @@ import pytest
 import fastopt
 from fastopt._cuda import toolchain
 
-from .cases import assert_same_bits, call, every_case, every_dtype, make, random
+from .cases import (
+    FEW_STORAGES,
+    STORAGES,
+    assert_same_bits,
+    assert_same_bits_but_for_nan,
+    call,
+    every_case,
+    every_dtype,
+    make,
+    random,
+    storage_name,
+    stored,
+)
+from .on_device import SIMULATED, every_library, library, needs_gpu, resources, shifted
 from .oracles import answer
 
 CUDA = toolchain.describe()
-if not CUDA.startswith("yes"):
+if not CUDA.startswith("yes") and not SIMULATED:
     pytest.skip(f"CUDA: {CUDA}", allow_module_level=True)
 
+__all__ = ["library"]  # a fixture
 
-@pytest.fixture
-def cuda():
-    from numba import cuda
+F32 = np.float32
+NESTEROV = {"lr": 0.3, "nesterov": True, "reproducible": True}
+RULES = [
+    pytest.param("Momentum", NESTEROV, id="Momentum"),
+    pytest.param("Adam", {"lr": 1e-2, "weight_decay": 0.1, "reproducible": True}, id="Adam"),
+    pytest.param("RMSprop", {"centered": True, "momentum": 0.9, "eps_root": 1e-3, "reproducible": True}, id="RMSprop"),
+]
+every_rule = pytest.mark.parametrize(("name", "hyper"), RULES)
+few_storages = pytest.mark.parametrize("storage", FEW_STORAGES, ids=storage_name)
+# Where each is tested several times, the simulator, which is slow, takes every third.
+fewer_storages = pytest.mark.parametrize("storage", FEW_STORAGES[2::3] if SIMULATED else FEW_STORAGES, ids=storage_name)
+# Blocks of 1024, chunks of 4096, remainders of both, nothing, one.
+LARGE = [] if SIMULATED or "FASTOPT_FEW_ELEMENTS" in os.environ else [2**20 + 3, 70_001]
+SIZES = [7, 0, 70] if SIMULATED else [*LARGE, 1, 0, 1023, 1025, 4097]
 
-    return cuda
+
+def cut(cls, kwargs):
+    """Return those arguments that an optimizer has: without states there is no format of them."""
+    return (
+        kwargs if cls.with_hyperparameters().active_states() else {k: v for k, v in kwargs.items() if k[:5] != "state"}
+    )
 
 
-def on_host(array):
-    return array.copy_to_host() if hasattr(array, "copy_to_host") else array.cpu().numpy()
+class Twins:
+    """One optimizer on the CPU and one on the device, of the same numbers."""
+
+    def __init__(self, library, name, hyper, storage, sizes, put=None, **device_only):
+        param, self.grad, kwargs = storage
+        cls, self.library, self.sizes, self.put = getattr(fastopt, name), library, sizes, put or library.put
+        kwargs = cut(cls, kwargs) | hyper
+        self.on_cpu = [stored(random(n, F32, k), param) for k, n in enumerate(sizes)]
+        self.on_device = [self.put(p) for p in self.on_cpu]
+        self.cpu = cls(self.on_cpu, **kwargs)
+        self.device = cls(self.on_device, **kwargs, **device_only)
+
+    def grads(self, step, special=False):
+        made = [random(n, F32, 100 * step + k) for k, n in enumerate(self.sizes)]
+        if special:
+            made[0][-1:] = np.inf
+            made[0][:1] = np.nan
+        return [stored(g, self.grad) for g in made]
+
+    def step(self, step, special=False, **kwargs):
+        grads = self.grads(step, special)
+        self.cpu.step(grads)
+        self.held = [self.put(g) for g in grads]  # until the next step: a library would use their memory again
+        self.device.step(self.held, **kwargs)
+
+    def check(self):
+        found = [self.library.get(p) for p in self.on_device]
+        assert_same_bits_but_for_nan(found, self.on_cpu)
+        one, other = self.device.state_dict(), self.cpu.state_dict()
+        assert one.keys() == other.keys()
+        assert one["step"] == other["step"]
+        arrays = [key for key, value in one.items() if isinstance(value, np.ndarray) and value.ndim]
+        assert len(arrays) >= len(self.cpu._state_names) * len(self.sizes)
+        given, wanted = ([np.asarray(d[k]) for k in arrays] for d in (one, other))
+        given, wanted = ([a.view(np.uint16) if a.dtype.name == "bfloat16" else a for a in x] for x in (given, wanted))
+        assert_same_bits_but_for_nan(given, wanted)
 
 
 @every_case
 @every_dtype
-@pytest.mark.parametrize("size", [0, 1, 7, 1023, 1025, 2**20 + 3])
-@pytest.mark.parametrize("shift", [0, 1])
-def test_against_the_oracle(case, dtype, size, shift, cuda):
+@pytest.mark.parametrize("size", [7] if SIMULATED else [0, 1, 7, 1023, 1025, 2**20 + 3])
+@pytest.mark.parametrize("shift", [1] if SIMULATED else [0, 1])
+def test_against_the_oracle(case, dtype, size, shift, library):
     name, kwargs = case
-    whole = cuda.to_device(random(size + shift, dtype, 1))
+    whole = library.put(random(size + shift, dtype, 1))
     p = whole[shift:]
     opt = make(case, p)
     for step in (1, 2, 3):
         g = random(size, dtype, 1 + step)
-        old = [on_host(a) for a in (p, *opt.state.values())]
-        opt.step(cuda.to_device(g))
+        old = [library.get(a) for a in (p, *opt.state.values())]
+        opt.step(library.put(g))
         right = answer(name, old[0], g, old[1:], step, **kwargs)
         for new, exact in zip([p, *opt.state.values()], right, strict=True):
-            assert np.max(exact.excess(on_host(new)), initial=0) <= 1
-    assert_same_bits([whole.copy_to_host()[:shift]], [random(size + shift, dtype, 1)[:shift]])
+            assert np.max(exact.excess(library.get(new)), initial=0) <= 1
+    assert_same_bits([library.get(whole)[:shift]], [random(size + shift, dtype, 1)[:shift]])
 
 
 @every_case
 @every_dtype
-def test_functions_and_capturable_steps_are_the_classes(case, dtype, cuda):
+def test_functions_and_capturable_steps_are_the_classes(case, dtype, library):
     name, kwargs = case
-    p, g = random(1000, dtype, 1), cuda.to_device(random(1000, dtype, 2))
-    one, two, three = (cuda.to_device(p) for _ in range(3))
+    size = 21 if SIMULATED else 1000
+    p, g = random(size, dtype, 1), library.put(random(size, dtype, 2))
+    one, two, three = (library.put(p.copy()) for _ in range(3))
     opt = make(case, one)
-    states = {key: cuda.to_device(np.zeros_like(p)) for key in opt.state}
+    states = {key: library.put(np.zeros_like(p)) for key in opt.state}
     for step in (1, 2, 3):
         opt.step(g)
         call(case, two, g, states, step)
-    assert_same_bits([one.copy_to_host()], [two.copy_to_host()])
+    assert_same_bits([library.get(one)], [library.get(two)])
     if not callable(kwargs.get("lr")):
         counted = getattr(fastopt, name)(three, capturable=True, **kwargs)
         for _ in range(3):
             counted.step(g)
         assert counted.step_count == 3
-        np.testing.assert_allclose(three.copy_to_host(), one.copy_to_host(), rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(library.get(three), library.get(one), rtol=1e-5, atol=1e-7)
 
 
-def test_pytorch_streams_and_graphs():
-    torch = pytest.importorskip("torch", reason="needs PyTorch")
-    if not torch.cuda.is_available():
-        pytest.skip("this PyTorch has no CUDA")
-    params = [torch.zeros(s, device="cuda", requires_grad=True) for s in ((3, 4), (1000,), (1,))]
-    grads = [torch.full_like(p, 2) for p in params]
-    opt = fastopt.GD(params, lr=0.5, capturable=True)
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        opt.step(grads)
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        opt.step(grads)
+@every_case
+@every_dtype
+def test_every_optimizer_has_the_bits_of_the_cpu(case, dtype, library):
+    p, sizes = None, SIZES[:3]
+    for size in sizes:
+        p = random(size, dtype, 1)
+        q = library.put(p.copy())
+        cpu, opt = make(case, p), make(case, q)
+        for step in (1, 2, 3):
+            g = random(size, dtype, 1 + step)
+            cpu.step(g)
+            opt.step(library.put(g))
+        found = [library.get(a) for a in (q, *opt.state.values())]
+        assert_same_bits(found, [p, *cpu.state.values()])
+
+
+@few_storages
+@every_rule
+def test_few_storages_have_the_bits_of_the_cpu(name, hyper, storage, library):
+    twins = Twins(library, name, hyper, storage, SIZES)
+    for step in (1, 2, 3):
+        twins.step(step, special=step == 2)
+    twins.check()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("storage", STORAGES, ids=storage_name)
+def test_every_storage_has_the_bits_of_the_cpu(storage, library):
+    name, hyper = RULES[0].values
+    twins = Twins(library, name, hyper, storage, SIZES)
+    for step in (1, 2, 3):
+        twins.step(step, special=step == 2)
+    twins.check()
+
+
+@few_storages
+def test_capturable_has_the_bits_of_the_cpu(storage, library):
+    twins = Twins(library, "Momentum", NESTEROV, storage, SIZES, capturable=True)
+    for step in (1, 2, 3):
+        twins.step(step)
+    assert twins.device.step_count == 3
+    twins.check()
+
+
+@few_storages
+def test_arrays_that_are_not_aligned_to_what_is_loaded_at_once(storage, library):
+    twins = Twins(library, "Momentum", NESTEROV, storage, SIZES, put=lambda array: shifted(library, array))
+    for step in (1, 2, 3):
+        twins.step(step)
+    twins.check()
+
+
+@pytest.mark.parametrize("param", ["float64", "float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
+@every_library
+def test_functions_have_the_bits_of_the_cpu(param, rounding, library):
+    """Of every state that they take, also with arrays that are not aligned."""
+    wide = param == "float64"
+    if rounding == "stochastic" and param in ("float64", "float32"):
+        with pytest.raises(TypeError, match="16 bits"):
+            fastopt.gd(library.put(np.ones(3, param)), library.put(np.ones(3, param)), rounding=rounding, step=1)
+        return
+    for state in ("float64", "float32") if wide else ("float32", "bfloat16", "float16"):
+        for put in (library.put, lambda array: shifted(library, array)):
+            host = [stored(random(SIZES[-1], F32, k), f) for k, f in enumerate((param, param, state))]
+            host[2][:] = 0
+            device = [put(a) for a in host]
+            for step in (1, 2):
+                for p, g, v in (host, device):
+                    fastopt.momentum(p, g, v, **NESTEROV, step=step, rounding=rounding, seed=3)
+            assert_same_bits([library.get(a) for a in device], host)
+
+
+@fewer_storages
+@pytest.mark.parametrize("capturable", [False, True])
+def test_checkpoints_go_from_one_to_the_other(storage, capturable, library):
+    """Two steps on each, then each goes on from the other's checkpoint: as if nothing had been."""
+    twins = Twins(library, "Momentum", NESTEROV, storage, SIZES, capturable=capturable)
+    for step in (1, 2):
+        twins.step(step)
+    saved = twins.cpu.state_dict(), twins.device.state_dict()
+    other = Twins(library, "Momentum", NESTEROV, storage, SIZES, capturable=capturable)
+    for p, new, q, there in zip(other.on_cpu, twins.on_cpu, other.on_device, twins.on_device, strict=True):
+        p[...] = new
+        copy_to(library, q, library.get(there))
+    other.device.load_state_dict(saved[0])
+    other.cpu.load_state_dict(saved[1])
+    for step in (3, 4):
+        twins.step(step)
+        other.step(step)
+    assert other.device.step_count == 4
+    twins.check()
+    other.check()
+    assert_same_bits(other.on_cpu, twins.on_cpu)
+
+
+def copy_to(library, array, values):
+    library.synchronize()
+    if values.size:
+        address = array.data_ptr() if hasattr(array, "data_ptr") else toolchain.address_of(array)
+        toolchain.write(address, np.ascontiguousarray(values))
+
+
+@every_library
+@fewer_storages
+def test_arrays_of_a_library(storage, library):
+    """With the states that it makes, which are its own."""
+    twins = Twins(library, "Momentum", NESTEROV, storage, SIZES)
+    for step in (1, 2, 3):
+        twins.step(step)
+    twins.check()
+    module = type(twins.on_device[0]).__module__.partition(".")[0]
+    for state in twins.device.state.values():
+        for array in state:
+            assert array is None or type(array).__module__.partition(".")[0] == module
+
+
+@every_library
+def test_two_streams(library):
+    """Two optimizers step in turn, each on a stream of its own; a third uses both, each after the other is done."""
+    streams = [library.stream() for _ in range(2)]
+    storage = FEW_STORAGES[5] if SIMULATED else FEW_STORAGES[7]
+    twins = [Twins(library, "Momentum", NESTEROV, storage, SIZES) for _ in range(3)]
+    library.synchronize()  # what was made on the default stream
+    for step in range(1, 3 if SIMULATED else 6):
+        for pair, stream in zip(twins, streams, strict=False):
+            pair.step(step, stream=stream)
+        twins[2].step(step, stream=streams[step % 2])
+        library.synchronize()
+    for pair in twins:
+        pair.check()
+
+
+@every_library
+def test_a_step_is_on_the_stream_that_the_library_uses(library):
+    """A gradient is written there after long work, and the parameter read there: nothing is waited for."""
+    stream, n = library.stream(), 5 if SIMULATED else 2**24
+    with library.on(stream):
+        p, g = library.put(np.zeros(n, F32)), library.put(np.zeros(n, F32))
+        opt = fastopt.GD(p, lr=1.0)
+        device_stream = stream if type(library).__name__ == "Numba" else None
+        opt.step(g, stream=device_stream)
+        library.synchronize()
+        if device_stream is None:
+            for _ in range(50):
+                g += 1
+            opt.step(g)
+            g -= 25
+            opt.step(g)
+        else:
+            ones = library.put(np.ones(n, F32))
+            for _ in range(50):
+                fastopt.gd(g, ones, lr=1.0, maximize=True, stream=stream)
+            opt.step(g, stream=stream)
+            fastopt.gd(g, ones, lr=25.0, stream=stream)
+            opt.step(g, stream=stream)
+    library.synchronize()
+    assert (library.get(p) == -75).all()
+
+
+@pytest.fixture
+def one_kernel_at_a_time(monkeypatch):
+    """Serialize launches in the simulator, which runs one kernel at a time and says so; a GPU's streams do that."""
+    if not SIMULATED:
+        return
+    lock, launcher = threading.Lock(), toolchain.launcher
+
+    def locked(*given):
+        kernel = launcher(*given)
+
+        def launch(*arguments):
+            with lock:
+                kernel(*arguments)
+
+        return launch
+
+    monkeypatch.setattr(toolchain, "launcher", locked)
+
+
+@pytest.mark.usefixtures("one_kernel_at_a_time")
+def test_two_threads_on_one_stream(library):
+    """Each with an optimizer and with calls of functions, which share a table of addresses."""
+    steps, size, failed = 3 if SIMULATED else 100, SIZES[-1], []
+    storage = FEW_STORAGES[2] if SIMULATED else FEW_STORAGES[3]
+    twins = [Twins(library, "Momentum", NESTEROV, storage, [size]) for _ in range(2)]
+    alone = [(random(size, F32, 50 + k), random(size, F32, 60 + k), np.zeros(size, F32)) for k in range(2)]
+    there = [[library.put(a.copy()) for a in arrays] for arrays in alone]
+    grads = [[library.put(g) for g in pair.grads(1)] for pair in twins]
+    start = threading.Barrier(2)
+
+    def work(k):
+        try:
+            start.wait()
+            for step in range(1, steps + 1):
+                twins[k].device.step(grads[k])
+                fastopt.momentum(*there[k], **NESTEROV, step=step)
+        except BaseException as error:  # noqa: BLE001  of the other thread
+            failed.append(error)
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    for pair, arrays, device in zip(twins, alone, there, strict=True):
+        for step in range(1, steps + 1):
+            pair.cpu.step(pair.grads(1))
+            fastopt.momentum(*arrays, **NESTEROV, step=step)
+        pair.check()
+        assert_same_bits([library.get(a) for a in device], arrays)
+
+
+@every_library
+@fewer_storages
+def test_replayed_graphs_have_the_bits_of_the_cpu(storage, library):
+    """One step to compile, one captured, three replays; a replay sees a new lr."""
+    twins = Twins(library, "Momentum", NESTEROV, storage, SIZES, capturable=True)
+    grads = twins.grads(1)
+    there = [library.put(g) for g in grads]
+    twins.device.step(there)
+    library.synchronize()
+    replay = library.capture(twins.device, there)
+    library.synchronize()
     for _ in range(3):
-        graph.replay()
-    torch.cuda.synchronize()
-    assert all((p == -4).all() for p in params)
-    assert opt.step_count == 4
-    opt.lr = 1.0
-    graph.replay()
-    torch.cuda.synchronize()
-    assert all((p == -6).all() for p in params)
+        replay()
+    library.synchronize()
+    assert twins.device.step_count == 4
+    twins.device.lr = twins.cpu.lr = 0.5
+    replay()
+    library.synchronize()
+    twins.cpu.lr = NESTEROV["lr"]
+    for _ in range(4):
+        twins.cpu.step(grads)
+    twins.cpu.lr = 0.5
+    twins.cpu.step(grads)
+    twins.check()
 
 
-def test_cupy():
-    cupy = pytest.importorskip("cupy", reason="needs CuPy")
-    p, g = cupy.zeros(1000, cupy.float32), cupy.full(1000, 2, cupy.float32)
-    opt = fastopt.Momentum(p, lr=0.5, beta=0.0)
-    with cupy.cuda.Stream() as stream:
-        opt.step(g)
-        opt.step(g, stream=stream)
-    stream.synchronize()
-    assert bool((p == -2).all())
-    assert type(opt.state["v"]) is type(p)
+@needs_gpu
+def test_a_graph_holds_no_step_that_is_counted_on_the_host(library):
+    p, g = library.put(np.zeros(5, F32)), library.put(np.ones(5, F32))
+    opt = fastopt.Adam(p)
+    opt.step(g)
+    with pytest.raises(RuntimeError, match="capturable=True"):
+        library.capture(opt, g)
+    assert opt.step_count == 1
+
+
+@pytest.mark.parametrize("size", [pytest.param(2**31 + 5, marks=[pytest.mark.slow, needs_gpu]), 1029])
+@pytest.mark.parametrize("use", ["class", "function"])
+def test_more_than_2_to_31_elements(size, use, library):
+    from fastopt._bench import device
+
+    needed, there = 2 * 4 * size, resources()
+    if there.device < needed + 2**28 or there.host < needed:
+        pytest.skip(f"needs {needed / 2**30:.0f} GiB on the GPU and on the host; there are {there}")
+    middle = min(2**31, size - 5)
+    marks = [0, 1, middle - 2, middle - 1, middle, middle + 1, size - 1]
+    ones = np.ones(min(2**26, size), F32)
+    p, g = device.put(ones, size), device.put(2 * ones, size)
+    for k, mark in enumerate(marks, 1):
+        g[mark : mark + 1].copy_to_device(library.put(np.full(1, k, F32)))
+    if use == "class":
+        fastopt.GD(p, lr=0.25).step(g)
+    else:
+        fastopt.gd(p, g, lr=0.25)
+    found = np.array([library.get(p[mark : mark + 1])[0] for mark in marks])
+    np.testing.assert_array_equal(found, 1 - 0.25 * np.arange(1, len(marks) + 1))
+    for mark in marks:
+        p[mark : mark + 1].copy_to_device(library.put(np.full(1, 0.5, F32)))
+    for start in range(0, size, ones.size):
+        assert (library.get(p[start : start + ones.size]) == 0.5).all()
+
+
+def sanitizer():
+    """Return the path of compute-sanitizer, or None: from FASTOPT_COMPUTE_SANITIZER, or by PATH."""
+    return os.environ.get("FASTOPT_COMPUTE_SANITIZER") or shutil.which("compute-sanitizer")
+
+
+SANITIZED = "few_storages and Momentum or not_aligned or capturable_has_the_bits"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tool", ["memcheck", "racecheck", "synccheck"])
+def test_compute_sanitizer(tool):
+    """Every codec, aligned and not, counted on the host and on the device: no access outside, no race."""
+    program = sanitizer()
+    if program is None:
+        pytest.skip("compute-sanitizer, of the CUDA toolkit, is neither on PATH nor in FASTOPT_COMPUTE_SANITIZER")
+    tests = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "-k", SANITIZED, __file__]
+    command = [program, "--tool", tool, "--error-exitcode", "9", "--target-processes", "all", *tests]
+    environment = os.environ | {"FASTOPT_FEW_ELEMENTS": "1"}
+    root = Path(__file__).parent.parent
+    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=root, env=environment)
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+    assert " passed" in done.stdout
+    assert re.search(r"SUMMARY: 0 (errors|hazards)", done.stdout), done.stdout[-2000:]

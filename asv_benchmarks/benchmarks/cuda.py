@@ -1,5 +1,8 @@
 """A bound step on the GPU, and what the host spends on it; skipped where there is no GPU."""
 
+import json
+from pathlib import Path
+
 import fastopt
 
 from .common import DTYPES, OPTIMIZERS, SIZES, arrays
@@ -29,3 +32,40 @@ class Step:
     def time_host(self, name, size, dtype):
         """Until the host may go on."""
         self.opt.step()
+
+
+RECORDED = Path(__file__).parent.parent / "results" / "gpu.json"
+
+
+def recorded():
+    """Return the figures of asv_benchmarks/gpu.py by case and contestant; none where no GPU was measured."""
+    if not RECORDED.exists():
+        return {}
+    result = json.loads(RECORDED.read_text())
+    rows = [row for part in ("sizes", "models", "many") for row in result[part]]
+    return {(row["case"], row["peer"]): row for row in rows}
+
+
+class Recorded:
+    """Adam and its baselines on the GPU that was lent last, as asv_benchmarks/gpu.py wrote it down."""
+
+    figures = recorded()
+    params = (
+        list(dict.fromkeys(case for case, _ in figures)) or ["not measured on a GPU"],
+        list(dict.fromkeys(peer for _, peer in figures)) or ["nobody"],
+    )
+    param_names = ("case", "contestant")
+
+    def setup(self, case, peer):
+        if (case, peer) not in self.figures:
+            raise NotImplementedError("not measured on a GPU")
+
+    def track_time(self, case, peer):
+        return self.figures[case, peer]["seconds"]
+
+    track_time.unit = "seconds"
+
+    def track_ratio(self, case, peer):
+        return self.figures[case, peer]["ratio"]
+
+    track_ratio.unit = "times fastopt's"

@@ -12,12 +12,15 @@ from typing import Any, TypeVar
 
 from .. import _threads
 from .._cli import check_room, size
-from . import run
+from . import device, gpu, run
+from .gpu import PEERS as GPU_PEERS
 from .peers import PEERS
 
 T = TypeVar("T")
 
 SIZES = [2**k for k in (0, 6, 10, 12, 14, 16, 18, 20, 22, 24, 26, 27)]
+
+GPU_SIZES = [2**k for k in range(10, 29, 2)]
 
 
 def _number(text: str, kind: Callable[[str], T]) -> T:
@@ -61,14 +64,35 @@ def _check_writable(file: str) -> None:
         raise OSError(f"{file} cannot be written")
 
 
+def _check_names(parser: argparse.ArgumentParser, options: argparse.Namespace, machine: run.Machine) -> None:
+    """Exit with a message if an argument is for another device than the one that is measured."""
+    strange = [name for name in options.only or () if name not in machine.peers]
+    if strange:
+        parser.error(f"--only {', '.join(strange)}: not on --device {machine.device}, whose are {[*machine.peers]}")
+    if options.threads is not None and machine.device == "cuda":
+        parser.error("--threads is for --device cpu")
+
+
+def _check_gpu_room(parser: argparse.ArgumentParser, elements: int) -> None:
+    needed, there = gpu.least(elements), device.room()
+    if needed > there:
+        parser.error(
+            f"{elements:_} elements take {needed / 2**30:_.1f} GiB of the GPU's memory; {there / 2**30:.1f} are free"
+        )
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="fastopt bench",
         description="Measure float32 Adam beside its rivals, on one array of each size and on the tensors of real "
         "models, in turn, and check every rival against the exact equation.",
     )
-    parser.add_argument("--only", nargs="+", metavar="NAME", choices=PEERS, help=f"some of: {', '.join(PEERS)}")
-    parser.add_argument("--sizes", nargs="*", type=size, default=SIZES, help="elements (default 1 to 2^27)")
+    every = dict.fromkeys([*PEERS, *GPU_PEERS])
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where (default cpu)")
+    parser.add_argument("--only", nargs="+", metavar="NAME", choices=every, help=f"some of: {', '.join(every)}")
+    parser.add_argument(
+        "--sizes", nargs="*", type=size, help="elements (default 1 to 2^27, with --device cuda 2^10 to 2^28)"
+    )
     parser.add_argument("--models", nargs="*", metavar="NAME", choices=run.models(), default=list(run.models()))
     parser.add_argument("--roofline", type=size, default=2**26, help="elements for all optimizers (default 2^26)")
     parser.add_argument("--threads", type=_threads_of, help="for everybody (default: all that are allowed)")
@@ -84,6 +108,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return the exit status: 1 if a rival is wrong or, with --compare, fastopt slower."""
     parser = _parser()
     options = parser.parse_args(arguments)
+    on_gpu = options.device == "cuda"
+    if options.sizes is None:
+        options.sizes = GPU_SIZES if on_gpu else SIZES
+    if on_gpu and (reason := device.missing()):
+        print(f"fastopt bench --device cuda: {reason}", file=sys.stderr)
+        return 2
+    machine = gpu.MACHINE if on_gpu else run.CPU
+    _check_names(parser, options, machine)
     try:
         from . import report
     except ImportError as error:
@@ -101,20 +133,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # fastopt twice and streaming, each with a parameter, a gradient and two states, beside what all begin with.
     check_room(parser, max(options.sizes, default=1), 14, 4)
     check_room(parser, options.roofline, 4, 4)
-    peers = list(dict.fromkeys([*run.OWN, *(options.only or PEERS)]))
+    if on_gpu:
+        _check_gpu_room(parser, max([*options.sizes, options.roofline]))
+    peers = list(dict.fromkeys([*run.OWN, *(options.only or machine.peers)]))
     cases = [(f"{count:_}", [[count]]) for count in options.sizes]
     cases += [(name, run.models()[name]) for name in options.models]
     threads = run.set_threads(options.threads)
-    run.warm()
+    if not on_gpu:
+        run.warm()
+    roofline = gpu.roofline if on_gpu else run.roofline
     absent: dict[str, str] = {}
     rows: list[run.Row] = []
     for case, shapes in report.progress(cases):
-        rows += run.compare(case, shapes, peers, options.seconds, absent)
+        rows += run.compare(case, shapes, peers, options.seconds, absent, machine)
     result = {
-        "machine": run.header(threads),
+        "machine": run.header(threads) | {"device": options.device},
         "absent": absent,
         "rows": [row._asdict() for row in rows],
-        "roofline": [speed._asdict() for speed in run.roofline(options.roofline)],
+        "roofline": [speed._asdict() for speed in roofline(options.roofline)],
     }
     if options.json:  # before anything is printed, which may fail
         Path(options.json).write_text(json.dumps(result, indent=1) + "\n")

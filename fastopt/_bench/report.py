@@ -53,10 +53,14 @@ def markdown(result: dict[str, Any]) -> str:
     for elements in {r["elements"] for r in result["roofline"]}:
         lines += ["", f"| {_power(str(elements))} float32 elements | ms | GB/s | of streaming |", "|---|---|---|---|"]
     lines += [
-        f"| {r['optimizer']} | {r['ms']:.1f} | {r['gb_per_s']:.0f} | {r['streaming_fraction']:.2f} |"
+        f"| {r['optimizer']} | {_ms(r['ms'])} | {r['gb_per_s']:.0f} | {r['streaming_fraction']:.2f} |"
         for r in result["roofline"]
     ]
     return "\n".join(lines)
+
+
+def _ms(ms: float) -> str:
+    return f"{ms:.1f}" if ms >= 1 else f"{ms:.3g}"
 
 
 def _power(case: str) -> str:
@@ -77,7 +81,11 @@ def _times(row: dict[str, Any] | None) -> str:
 
 def table(result: dict[str, Any]) -> None:
     """Print the figures: medians, the quartiles' distance, errors."""
-    shown = Table(title=f"one float32 Adam step, {result['machine']['threads']} threads")
+    machine = result["machine"]
+    where = (
+        machine["cuda"].removeprefix("yes: ") if machine.get("device") == "cuda" else f"{machine['threads']} threads"
+    )
+    shown = Table(title=f"one float32 Adam step, {where}")
     for column in ("case", "tensors", "peer", "median", "spread", "GB/s", "of streaming", "peer / fastopt", "error"):
         shown.add_column(column, justify="left" if column in ("case", "peer") else "right", no_wrap=True)
     for case, row in by_case(result).items():

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from .._arrays import Array
 from .._catalog import OPTIMIZERS
 from .._info import info
 from ..optimizers.adam import Adam
-from .peers import BETAS, EPS, LR, PEERS, MissingPeerError
+from .peers import BETAS, EPS, LR, PEERS, MissingPeerError, Peer
 
 OWN = ("fastopt", "fastopt bound")
 STEPS_CHECKED = 3
@@ -25,13 +26,29 @@ _SAMPLE = 4096
 _ROUNDS = 1000
 # Of one rival, in seconds: fast steps are measured warm. Called one by one between the others', all of them take two
 # to four times as long below 2^16 elements, for their code is out of the caches.
-_TURN = 2e-3
+TURN = 2e-3
 # Where in memory the arrays come to lie is luck: one and the same rival took 172 or 300 µs for 2^20 elements, 17 or
 # 23 ms for 2^26. So each is measured on several copies; where they are large, on fewer, one after the other.
 _LARGE = 1 << 23
 _COPIES_SMALL, _COPIES_LARGE = 3, 2
+_REPEATED = 1 << 28
 # Three steps change a parameter by at most 3 lr; what float32 rounding makes of that is far below this.
 TOLERANCE = 1e-5
+
+
+class Machine(NamedTuple):
+    """What is measured where, and how.
+
+    `streaming` returns a function that moves the bytes of an Adam step over so many elements; `call` times some calls;
+    `batches` yields how many copies of which peers are measured together; `release` gives back their memory.
+    """
+
+    device: str
+    peers: Mapping[str, Peer]
+    streaming: Callable[[int], Callable[[], object]]
+    call: Callable[[Callable[[], object], int], float] | None
+    batches: Callable[[int, Sequence[str]], Iterable[tuple[int, Sequence[str]]]]
+    release: Callable[[], object]
 
 
 class Row(NamedTuple):
@@ -78,9 +95,9 @@ def _ends(array: Array) -> Array:
     return flat if flat.size <= 2 * _SAMPLE else np.concatenate([flat[:_SAMPLE], flat[-_SAMPLE:]])
 
 
-def _start(name: str, params: Sequence[Array], grads: Sequence[Array]) -> tuple[Callable[[], object], float]:
+def start(peer: Peer, params: Sequence[Array], grads: Sequence[Array]) -> tuple[Callable[[], object], float]:
     """Return the step of a peer and its largest error after a few steps, looking at both ends of each array."""
-    step, read = PEERS[name](params, grads)
+    step, read = peer(params, grads)
     for _ in range(STEPS_CHECKED):
         step()
     errors = [
@@ -97,35 +114,63 @@ def _streaming(elements: int) -> Callable[[], object]:
     return _measure.stream(optimizer)
 
 
+def _batches(elements: int, peers: Sequence[str]) -> list[tuple[int, Sequence[str]]]:
+    return [(_COPIES_SMALL, peers)] if elements < _LARGE else [(1, peers)] * _COPIES_LARGE
+
+
+CPU = Machine("cpu", PEERS, _streaming, None, _batches, lambda: None)
+
+
+def numbers(shapes: Iterable[Sequence[int]]) -> tuple[list[Array], list[Array]]:
+    """Return parameters and gradients; in very large ones numbers repeat, as to make them takes longer than steps."""
+    rng = np.random.default_rng(0)
+    params, grads = [], []
+    for shape in shapes:
+        made = shape if math.prod(shape) <= _REPEATED else (_REPEATED,)
+        params.append(rng.standard_normal(made, np.float32))
+        grads.append(rng.random(made, np.float32) + np.float32(0.5))
+        if made is not shape:
+            params[-1], grads[-1] = np.resize(params[-1], shape), np.resize(grads[-1], shape)
+    return params, grads
+
+
 def compare(
-    case: str, shapes: Iterable[Sequence[int]], peers: Sequence[str], budget: float, absent: dict[str, str]
+    case: str,
+    shapes: Iterable[Sequence[int]],
+    peers: Sequence[str],
+    budget: float,
+    absent: dict[str, str],
+    machine: Machine = CPU,
 ) -> Iterator[Row]:
     """Yield a row for each peer and one for streaming; add to `absent` those that cannot run, and why."""
-    rng = np.random.default_rng(0)
-    params = [rng.standard_normal(shape, np.float32) for shape in shapes]
-    grads = [rng.random(p.shape, np.float32) + np.float32(0.5) for p in params]
+    params, grads = numbers(shapes)
     elements = sum(p.size for p in params)
-    together, batches = (_COPIES_SMALL, 1) if elements < _LARGE else (1, _COPIES_LARGE)
     taken: dict[str, list[list[float]]] = {}
+    ratios: dict[str, list[float]] = {}
     errors: dict[str, float] = {}
-    for _ in range(batches):
+    batches = list(machine.batches(elements, [name for name in peers if name not in absent]))
+    for together, names in batches:
         functions: dict[tuple[str, int], Callable[[], object]] = {}
         for k in range(together):
-            for name in peers:
+            for name in names:
                 if name not in absent:
                     try:
-                        functions[name, k], error = _start(name, params, grads)
+                        functions[name, k], error = start(machine.peers[name], params, grads)
                         errors[name] = max(error, errors.get(name, 0.0))
                     except MissingPeerError as reason:
                         absent[name] = str(reason)
-            functions["streaming", k], errors["streaming"] = _streaming(elements), 0.0
+            functions["streaming", k], errors["streaming"] = machine.streaming(elements), 0.0
             functions["streaming", k]()
-        times = _measure.times(functions, rounds=_ROUNDS, seconds=budget / batches, turn=_TURN)
-        for (name, _), turns in times.items():
+        seconds = budget / len(batches)
+        times = _measure.times(functions, rounds=_ROUNDS, seconds=seconds, turn=TURN, call=machine.call)
+        for (name, k), turns in times.items():
             taken.setdefault(name, []).append(turns)
+            ratios.setdefault(name, []).append(_measure.ratio(turns, times[OWN[0], k]))
+        functions.clear()
+        machine.release()
     for name, own in taken.items():
         low, median, high = statistics.quantiles(itertools.chain(*own), n=4)
-        ratio = statistics.median(map(_measure.ratio, own, taken[OWN[0]]))
+        ratio = statistics.median(ratios[name])
         yield Row(case, len(params), elements, name, median, low, high, ratio, errors[name])
 
 
@@ -138,7 +183,7 @@ def roofline(elements: int) -> Iterator[_measure.Speed]:
 def header(threads: int) -> dict[str, Any]:
     """Return what the figures depend on."""
     found = info() | {"threads": threads}
-    for package in ("torch", "jax", "optax", "deepspeed"):
+    for package in ("torch", "jax", "optax", "deepspeed", "numba-cuda", "cupy"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:
