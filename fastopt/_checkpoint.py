@@ -112,7 +112,7 @@ def load(optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
     seed = check_integer("seed", np.asarray(saved["seed"]).tolist(), 0) if "seed" in saved else optimizer._seed
     if callable(optimizer.lr):
         hyper.pop("lr", None)
-    optimizer._set_hyperparameters(dict.fromkeys(optional - {"lr", "seed"}) | hyper)
+    optimizer._set_hyperparameters(dict.fromkeys(optional - {"lr", "seed", "reproducible"}) | hyper)
     for key, array in loaded.items():
         gpu.fill(states[key], array)
     optimizer._seed = seed

@@ -139,9 +139,9 @@ class _FusedCompiler(_Compiler):
     library = _FusedLibrary
 
 
-def inside(reproducible: bool) -> dict[str, Any]:
-    """Return how an update inside a user's compiled code is compiled."""
-    return EXACT | {"pipeline_class": _Compiler if reproducible else _FusedCompiler}
+#: How an update inside a user's compiled code is compiled: its scalars are to the bit what Python computes.
+INSIDE: dict[str, Any] = EXACT | {"pipeline_class": _Compiler}
+_FUSED: dict[str, Any] = EXACT | {"pipeline_class": _FusedCompiler}
 
 
 def _compile(function: Callable[..., Any], signature: Any, *, reproducible: bool = True, **flags: Any) -> Any:
@@ -152,7 +152,7 @@ def _compile(function: Callable[..., Any], signature: Any, *, reproducible: bool
     with global_compiler_lock:  # and no fork, which waits for it, leaves a child with a lock of what happens here
         # Numba imports it when a kernel is first called with an array. It is not imported with fastopt: 20 ms.
         importlib.import_module("numpy.ma")
-        kernel = numba.njit(**inside(reproducible) | flags)(named(function, contents))
+        kernel = numba.njit(**(INSIDE if reproducible else _FUSED) | flags)(named(function, contents))
         kernel._cache = KernelCache(function.__name__, contents)
         # What is compiled with the kernel, such as the loop that `parallel=True` makes of a prange, has names of
         # Numba's own, of which only the count can be set apart; see fastopt._names.
@@ -166,13 +166,14 @@ def _compile(function: Callable[..., Any], signature: Any, *, reproducible: bool
     return kernel
 
 
-def run(rule: Callable[..., Any], codecs: str) -> Callable[..., None]:
+def run(rule: Callable[..., Any], codecs: str, *, reproducible: bool = True) -> Callable[..., None]:
     """Return the loop over the elements of one tensor, for use inside compiled code.
 
-    It has its flags whatever those of the code around it are.
+    It has its flags whatever those of the code around it are; not `reproducible`, it alone is fused.
     """
-    function = named_by_contents(cpu.make_run(rule, codecs))
-    loop: Callable[..., None] = register_jitable(**EXACT)(function)
+    function = cpu.make_run(rule, codecs)
+    function = named_by_contents(function) if reproducible else named(function, digest(function, "fused"))
+    loop: Callable[..., None] = register_jitable(**EXACT if reproducible else _FUSED)(function)
     return loop
 
 

@@ -28,7 +28,7 @@ def jitable(optimizer: type[Optimizer], **hyperparameters: Any) -> Callable[...,
     optimizer : type
         A class such as :class:`fastopt.Adam`.
     **hyperparameters
-        As the class has them, frozen into the compiled code; `lr` is not among them.
+        As the class has them, `reproducible` too, frozen into the compiled code; `lr` is not among them.
 
     Returns
     -------
@@ -86,11 +86,11 @@ def jitable(optimizer: type[Optimizer], **hyperparameters: Any) -> Callable[...,
 
     update.__name__ = update.__qualname__ = f"the update of {optimizer.__name__}"
 
-    @overload(update, jit_options=_compile.inside(reproducible), strict=False)
+    @overload(update, jit_options=_compile.INSIDE, strict=False)
     def _update(*arguments: Any) -> Any:
         dtype = _check_types(names, _expect(names, arguments, NumbaTypeError))
         method.check_dtype(dtype)
-        run = _compile.run(method._rule, " ".join([dtype.name] * count))
+        run = _compile.run(method._rule, " ".join([dtype.name] * count), reproducible=reproducible)
         itemsize = dtype.itemsize
         cast = np.float32 if dtype == np.float32 else np.float64
 

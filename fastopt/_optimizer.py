@@ -38,13 +38,13 @@ class Optimizer(Method):
         the nearest, with what was lost kept beside in 16 more bits and added before the next update.
     master : {"split8", "split16"}, optional
         Parameters in bfloat16 are the upper part of a weight of 24 or 32 bits, whose other bits are kept beside. With
-        "split16" that is exactly training with weights in float32.
+        "split16" and `reproducible` that is training with weights in float32, to the bit.
     seed : int, default 0
         Chooses, with the step and the place of an element, how numbers are rounded at random; of no effect otherwise.
     capturable : bool, default False
         For GPUs: keep the step number and `lr` there, so that a CUDA graph can hold steps.
     **hyperparameters
-        As the subclass has them; see its docstring.
+        As the subclass has them, `reproducible` among them; see its docstring.
 
     Attributes
     ----------

@@ -2,8 +2,8 @@
 
 What C libraries make of ``pow`` differs in the last bit, by library and by processor. Here a power is worked out in
 pairs of float64, a number and what it lacks (T. J. Dekker, "A floating-point technique for extending the available
-precision", 1971), by sums and products alone, each rounded by itself; so it is nearly always the float64 that is
-nearest.
+precision", 1971), by sums and products alone, each rounded by itself; so above 1e-290 it is nearly always the
+float64 that is nearest.
 """
 
 from __future__ import annotations

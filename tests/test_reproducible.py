@@ -93,7 +93,12 @@ PROCESSORS = {"haswell": "fma", "skylake-avx512": "avx512bw", "generic": "sse2"}
 def run_on(processor, cases):
     if not features.get(PROCESSORS[processor]):
         pytest.skip(f"this processor has no {PROCESSORS[processor]}")
-    script = f"from tests.test_reproducible import *; print(digests({cases}))"
+    script = f"""
+from numba.core.registry import cpu_target
+from tests.test_reproducible import *
+assert cpu_target.target_context.codegen().magic_tuple()[1] == {processor!r}
+print(digests({cases}))
+"""
     environment = os.environ | {"NUMBA_CPU_NAME": processor, "NUMBA_CPU_FEATURES": ""}
     run = [sys.executable, "-c", script]
     done = subprocess.run(
@@ -151,7 +156,7 @@ def test_it_is_a_hyperparameter(storage):
     assert opt.reproducible is False
 
 
-def test_functions_and_compiled_code_take_it(monkeypatch):
+def test_functions_and_compiled_code_take_it():
     g = random(1031, F32, 2)
     bits = {}
     for reproducible in (True, False):
@@ -173,6 +178,25 @@ def test_functions_and_compiled_code_take_it(monkeypatch):
         bits[reproducible] = p
     if features.get("fma"):
         assert (bits[True] != bits[False]).any()
+
+
+@pytest.mark.parametrize("reproducible", [True, False])
+def test_scalars_in_compiled_code_are_never_fused(reproducible):
+    """Powers, corrections and decay have the bits that Python gives them, whatever becomes of the elements."""
+    settings = {"weight_decay": 0.0137, "reproducible": reproducible}
+    update = fastopt.jitable(fastopt.AdamW, **settings)
+
+    @numba.njit
+    def step_once(p, g, m, v, step, lr):
+        update(p, g, m, v, step, lr)
+
+    x, g = random(257, np.float64, 1), random(257, np.float64, 2)
+    for step in range(1, 3000, 7):
+        lr = 0.3 / (1 + step % 37)
+        arrays, others = ([x.copy(), np.zeros_like(x), np.zeros_like(x)] for _ in range(2))
+        fastopt.adamw(arrays[0], g, *arrays[1:], step=step, lr=lr, **settings)
+        step_once(others[0], g, *others[1:], step, lr)
+        assert_same_bits(arrays, others)
 
 
 BASES = [0.9, 0.999, 0.5, 0.99999, 0.0, 1e-3, float(np.nextafter(1, 0))]
