@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import os
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -21,7 +20,7 @@ from .._catalog import OPTIMIZERS
 from .._cuda import toolchain
 from ..optimizers.adam import Adam
 from . import device, run
-from .peers import BETAS, EPS, LR, MissingPeerError, Peer
+from .peers import BETAS, EPS, LR, MissingPeerError, Peer, compiled_optax
 
 #: Bytes of an Adam step per float32 element.
 MOVED = 28
@@ -202,31 +201,7 @@ def cupy(params: Sequence[Array], grads: Sequence[Array]) -> Any:
 def optax(params: Sequence[Array], grads: Sequence[Array]) -> Any:
     """Optax's Adam, compiled by JAX, its buffers donated."""
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # three quarters of the memory, else
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            import jax
-            import optax as library
-    except ImportError as error:
-        raise MissingPeerError(f"{error.name} is not installed") from None
-    try:
-        place = jax.devices("cpu" if toolchain.simulated() else "gpu")[0]
-    except RuntimeError as error:
-        raise MissingPeerError(f"jax {jax.__version__} sees no GPU: {str(error).splitlines()[0]}") from None
-    transformation = library.adam(LR, *BETAS, eps=EPS)
-
-    def update(p: Any, state: Any, g: Any) -> Any:
-        change, state = transformation.update(g, state, p)
-        return library.apply_updates(p, change), state
-
-    compiled = jax.jit(update, donate_argnums=(0, 1))
-    held = [jax.device_put([p.copy() for p in params], place), None]
-    held[1] = jax.device_put(transformation.init(held[0]), place)
-    g = jax.device_put([a.copy() for a in grads], place)
-
-    def step() -> None:
-        held[:] = compiled(held[0], held[1], g)
-
+    step, held, _ = compiled_optax(params, grads, "cpu" if toolchain.simulated() else "gpu")
     return device.OwnStreams(step), lambda: [np.asarray(p) for p in held[0]]
 
 

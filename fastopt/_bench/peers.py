@@ -83,6 +83,17 @@ def torch_fused(params: Sequence[Array], grads: Sequence[Array]) -> Any:
 
 def optax(params: Sequence[Array], grads: Sequence[Array]) -> Any:
     """Optax's Adam, compiled by JAX, its buffers donated."""
+    enqueue, held, wait = compiled_optax(params, grads)
+
+    def step() -> None:
+        enqueue()
+        wait(held[0])
+
+    return step, lambda: [np.asarray(p) for p in held[0]]
+
+
+def compiled_optax(params: Sequence[Array], grads: Sequence[Array], platform: str | None = None) -> Any:
+    """Return the same on a platform of JAX's: a step not waited for, a list of parameters and state, and a wait."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -90,6 +101,11 @@ def optax(params: Sequence[Array], grads: Sequence[Array]) -> Any:
             import optax as library
     except ImportError as error:
         raise MissingPeerError(f"{error.name} is not installed") from None
+    try:
+        place = jax.devices(platform)[0]
+    except RuntimeError as error:
+        missing = f"jax {jax.__version__} sees no {str(platform).upper()}: {str(error).splitlines()[0]}"
+        raise MissingPeerError(missing) from None
     transformation = library.adam(LR, *BETAS, eps=EPS)
 
     def update(p: Any, state: Any, g: Any) -> Any:
@@ -97,15 +113,14 @@ def optax(params: Sequence[Array], grads: Sequence[Array]) -> Any:
         return library.apply_updates(p, change), state
 
     compiled = jax.jit(update, donate_argnums=(0, 1))
-    held = [jax.device_put([p.copy() for p in params]), None]
-    held[1] = transformation.init(held[0])
-    g = jax.device_put([a.copy() for a in grads])
+    held = [jax.device_put([p.copy() for p in params], place), None]
+    held[1] = jax.device_put(transformation.init(held[0]), place)
+    g = jax.device_put([a.copy() for a in grads], place)
 
-    def step() -> None:
+    def enqueue() -> None:
         held[:] = compiled(held[0], held[1], g)
-        jax.block_until_ready(held[0])
 
-    return step, lambda: [np.asarray(p) for p in held[0]]
+    return enqueue, held, jax.block_until_ready
 
 
 def deepspeed(params: Sequence[Array], grads: Sequence[Array]) -> Any:
