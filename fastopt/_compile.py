@@ -28,7 +28,7 @@ from ._cache import KernelCache
 from ._layout import Layout
 from ._layout import layout as layout_of
 from ._loops import cpu
-from ._names import digest, named, named_by_contents
+from ._names import digest, named
 from ._scaled import BLOCK
 
 # No exception on division by zero: the check keeps LLVM from packing the loop. No fast-math flag: every operation is
@@ -122,7 +122,7 @@ class _Compiler(Compiler):  # type: ignore[misc]  # numba is untyped
 class _FusedLibrary(_Library):
     """The same, in which a product and a sum may become one operation, rounded once, where the processor has it.
 
-    Only here, when everything is linked: whatever is compiled before may be a part of other kernels, too.
+    Only here, when everything is linked: whatever is compiled before may be a part of other loops, too.
     """
 
     _final_module: Any
@@ -148,11 +148,11 @@ def _compile(function: Callable[..., Any], signature: Any, *, reproducible: bool
     if numba.config.DISABLE_JIT:
         raise RuntimeError("fastopt cannot run with NUMBA_DISABLE_JIT=1: its kernels are compiled")
     flags = FLAGS | flags
-    contents = digest(function, flags, reproducible)
+    contents = digest(function, flags, reproducible)  # which says how the loop within was compiled
     with global_compiler_lock:  # and no fork, which waits for it, leaves a child with a lock of what happens here
         # Numba imports it when a kernel is first called with an array. It is not imported with fastopt: 20 ms.
         importlib.import_module("numpy.ma")
-        kernel = numba.njit(**(INSIDE if reproducible else _FUSED) | flags)(named(function, contents))
+        kernel = numba.njit(**INSIDE | flags)(named(function, contents))
         kernel._cache = KernelCache(function.__name__, contents)
         # What is compiled with the kernel, such as the loop that `parallel=True` makes of a prange, has names of
         # Numba's own, of which only the count can be set apart; see fastopt._names.
@@ -166,21 +166,22 @@ def _compile(function: Callable[..., Any], signature: Any, *, reproducible: bool
     return kernel
 
 
-def run(rule: Callable[..., Any], codecs: str, *, reproducible: bool = True) -> Callable[..., None]:
+def run(rule: Callable[..., Any], codecs: str, reproducible: bool) -> Callable[..., None]:
     """Return the loop over the elements of one tensor, for use inside compiled code.
 
-    It has its flags whatever those of the code around it are; not `reproducible`, it alone is fused.
+    It has its flags whatever those of the code around it are; where it is not `reproducible`, it alone is fused.
     """
     function = cpu.make_run(rule, codecs)
-    function = named_by_contents(function) if reproducible else named(function, digest(function, "fused"))
-    loop: Callable[..., None] = register_jitable(**EXACT if reproducible else _FUSED)(function)
+    loop: Callable[..., None] = register_jitable(**EXACT if reproducible else _FUSED)(
+        named(function, digest(function, reproducible))
+    )
     return loop
 
 
 @functools.cache
 def sweep(spec: Spec, parallel: bool) -> Any:
     """Return the kernel that updates all tensors of one dtype."""
-    function = cpu.make_sweep(run(spec.rule, spec.text), spec.text, spec.scalar_layout)
+    function = cpu.make_sweep(run(spec.rule, spec.text, spec.reproducible), spec.text, spec.scalar_layout)
     signature = types.void(TABLE, VECTOR, MATRIX, spec.values, types.int64, types.int64)
     return _compile(function, signature, reproducible=spec.reproducible, parallel=parallel)
 
@@ -188,7 +189,7 @@ def sweep(spec: Spec, parallel: bool) -> Any:
 @functools.cache
 def direct(spec: Spec) -> Any:
     """Return the kernel that checks and updates one small tensor."""
-    function = cpu.make_direct(run(spec.rule, spec.text), spec.text, spec.scalar_layout)
+    function = cpu.make_direct(run(spec.rule, spec.text, spec.reproducible), spec.text, spec.scalar_layout)
     signature = types.int64(VECTOR, MATRIX, TABLE, spec.values, types.int64, types.int64, types.int64, types.int64)
     return _compile(function, signature, reproducible=spec.reproducible)
 

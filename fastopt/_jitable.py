@@ -90,7 +90,7 @@ def jitable(optimizer: type[Optimizer], **hyperparameters: Any) -> Callable[...,
     def _update(*arguments: Any) -> Any:
         dtype = _check_types(names, _expect(names, arguments, NumbaTypeError))
         method.check_dtype(dtype)
-        run = _compile.run(method._rule, " ".join([dtype.name] * count), reproducible=reproducible)
+        run = _compile.run(method._rule, " ".join([dtype.name] * count), reproducible)
         itemsize = dtype.itemsize
         cast = np.float32 if dtype == np.float32 else np.float64
 

@@ -244,7 +244,7 @@ def test_everything_of_ours_is_known_and_the_same_in_every_process():
         "import numpy as np, fastopt; from fastopt import _compile; from fastopt._names import digest\n"
         "for name in ('GD', 'Momentum', 'RMSprop', 'Adam', 'AdamW'):\n"
         "    spec = getattr(fastopt, name).with_hyperparameters().plain_spec(np.dtype('f4'))\n"
-        "    run = _compile.run(spec.rule, spec.text)\n"
+        "    run = _compile.run(spec.rule, spec.text, True)\n"
         "    print(digest(run), run.__qualname__)\n"
     )
     runs = [
