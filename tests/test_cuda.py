@@ -25,36 +25,38 @@ from .simulated.device import Device, Packed
 HERE = Path(__file__).parent
 
 
-@pytest.mark.parametrize(
-    ("file", "least"),
-    [("test_arrays.py", 38), ("test_bench.py", 17), ("test_matrix.py", 440), ("test_narrow.py", 7)],
-    ids=str,
-)
-def test_everything_in_the_simulator(file, least):
-    run = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", str(HERE / "simulated" / file)]
-    environment = os.environ | {"NUMBA_ENABLE_CUDASIM": "1"}
-    done = subprocess.run(run, check=False, env=environment, capture_output=True, text=True, cwd=HERE.parent)
-    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
-    assert int(re.search(r"(\d+) passed", done.stdout)[1]) >= least
-    assert "skipped" not in done.stdout
-
-
-def simulate(*arguments, **environment):
-    """Run tests/test_gpu.py in the simulator, and return what pytest printed."""
-    run = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", str(HERE / "test_gpu.py")]
+def simulate(file, *arguments, **environment):
+    """Run tests in the simulator, and return how many passed, and why others did not run."""
+    run = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", str(HERE / file)]
     environment = os.environ | {"NUMBA_ENABLE_CUDASIM": "1"} | environment
     done = subprocess.run(
         [*run, *arguments], check=False, env=environment, capture_output=True, text=True, cwd=HERE.parent
     )
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
-    return done.stdout
+    reasons = [
+        reason
+        for count, reason in re.findall(r"^SKIPPED \[(\d+)\] \S+ (.*)$", done.stdout, re.MULTILINE)
+        for _ in range(int(count))
+    ]
+    return int(re.search(r"(\d+) passed", done.stdout)[1]), reasons
+
+
+@pytest.mark.parametrize(
+    ("file", "least"),
+    [("test_arrays.py", 38), ("test_bench.py", 20), ("test_matrix.py", 440), ("test_narrow.py", 7)],
+    ids=str,
+)
+def test_everything_in_the_simulator(file, least):
+    passed, reasons = simulate(f"simulated/{file}")
+    peers = {"torch": "needs PyTorch", "optax": "needs Optax"}
+    assert set(reasons) <= {why for peer, why in peers.items() if importlib.util.find_spec(peer) is None}
+    assert passed + len(reasons) >= least
 
 
 def test_the_tests_for_a_gpu_run_in_the_simulator():
     """So that a mistake in them does not wait for a GPU; what is skipped says that it needs one."""
-    out = simulate()
-    assert int(re.search(r"(\d+) passed", out)[1]) >= 200
-    reasons = re.findall(r"^SKIPPED \[\d+\] \S+ (.*)$", out, re.MULTILINE)
+    passed, reasons = simulate("test_gpu.py")
+    assert passed >= 200
     allowed = ("needs a GPU", "needs PyTorch")
     assert [reason for reason in reasons if not reason.startswith(allowed)] == []
 
@@ -77,10 +79,10 @@ sys.exit(status)
     arguments = ["-m", "slow", "-k", "sanitizer and memcheck"]
     environment = {"FASTOPT_COMPUTE_SANITIZER": str(program)}
     if " 0 errors" in summary:
-        assert "1 passed" in simulate(*arguments, **environment)
+        assert simulate("test_gpu.py", *arguments, **environment)[0] == 1
     else:
         with pytest.raises(AssertionError, match="2 errors"):
-            simulate(*arguments, **environment)
+            simulate("test_gpu.py", *arguments, **environment)
 
 
 def test_all_files_of_the_simulator_are_run():
