@@ -11,8 +11,10 @@ import statistics
 import numpy as np
 
 import fastopt
-from fastopt import _compile, _headers, _measure
-from fastopt._cli import size
+from fastopt._arrays import headers
+from fastopt._bench import measure
+from fastopt._bench.command_line import size
+from fastopt._kernels import compiler
 
 
 def parts(elements: int, seconds: float) -> dict[str, float]:
@@ -27,9 +29,9 @@ def parts(elements: int, seconds: float) -> dict[str, float]:
     kernels, arguments = group.launch(1)
     kernel = kernels.in_parallel if kernels.large and fastopt.info()["threads"] > 1 else kernels.serial
     nothing = (arguments[0], np.zeros(1, np.int64), group.chunks[:0], *arguments[3:])  # a launch without a chunk
-    check, given = _compile.gather(), [g]
+    check, given = compiler.gather(), [g]
     looked = (*opt._plan.gather._arguments, 0, id(given))
-    assert check(*looked) == _headers.SAME
+    assert check(*looked) == headers.SAME
     functions = {
         "step(grads)": lambda: opt.step(g),
         "step(), bound": bound.step,
@@ -40,11 +42,11 @@ def parts(elements: int, seconds: float) -> dict[str, float]:
         "launch: table, threads, kernel": lambda: plan.run(1),
         "  of which the kernel": lambda: kernel(*arguments),
         "  of which a kernel without elements": lambda: kernel(*nothing),
-        "the same bytes, nothing computed": _measure.stream(bound),
+        "the same bytes, nothing computed": measure.stream(bound),
     }
     for function in functions.values():
         function()  # compile
-    taken = _measure.times(functions, rounds=300, seconds=seconds, turn=1e-3)
+    taken = measure.times(functions, rounds=300, seconds=seconds, turn=1e-3)
     return {name: statistics.median(times) * 1e6 for name, times in taken.items()}
 
 

@@ -2,7 +2,7 @@
 
 Gradients are normal around a mean, of sizes that differ by `spread` (the standard deviation of their logarithm) within
 a block; the scale of a block is its largest number. The error is the root mean square over 1400 steps, relative to the
-update with both states in float64. This is where `fastopt._scaled` has its choice from.
+update with both states in float64. This is where `fastopt._storage.int8` has its choice from.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 import fastopt
-from fastopt import _measure
+from fastopt._bench import measure
 
 # The dtype of parameters and gradients, and what is given to Adam.
 FORMATS: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -102,7 +102,7 @@ def main() -> None:
             own = np.dtype(kind).itemsize
             rows[name] = {"moved": moved, "held": held, "theory": own + (moved - own) / 2}
             functions[f"{name} {copy}"] = optimizer.step
-    every = _measure.times(functions, rounds=1000, seconds=given.seconds)
+    every = measure.times(functions, rounds=1000, seconds=given.seconds)
     taken = {}
     for name in rows:
         copies = (every[f"{name} {copy}"] for copy in range(COPIES))
@@ -110,7 +110,7 @@ def main() -> None:
     print("| Adam | bytes moved | held (theory) | ms | PyTorch fused / this |")
     print("|---|---:|---:|---:|---:|")
     for name, row in rows.items():
-        row |= {"ms": statistics.median(taken[name]) * 1e3, "ratio": _measure.ratio(taken[RIVAL], taken[name])}
+        row |= {"ms": statistics.median(taken[name]) * 1e3, "ratio": measure.ratio(taken[RIVAL], taken[name])}
         memory = f"{row['held']:.2f} ({row['theory']:.2f})"
         print(f"| {name} | {row['moved']:.2f} | {memory} | {row['ms']:.1f} | {row['ratio']:.2f} |")
     if given.json:

@@ -18,7 +18,7 @@ import numpy as np
 from formats import COPIES, FORMATS, params_and_grads
 
 import fastopt
-from fastopt import _measure
+from fastopt._bench import measure as _measure
 
 
 def measure(size: int, threads: int, rounds: int, seconds: float) -> dict[str, dict[str, float]]:

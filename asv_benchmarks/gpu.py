@@ -124,8 +124,9 @@ def many(given: argparse.Namespace, clock: Clock, absent: Any) -> Iterator[Any]:
 
 def in_storages(given: argparse.Namespace, clock: Clock) -> Iterator[dict[str, Any]]:
     """Measure Adam in every storage, beside a copy of as many bytes and PyTorch's fused float32 Adam."""
-    from fastopt import Adam, _measure
+    from fastopt import Adam
     from fastopt._bench import device, gpu, peers, run, storages
+    from fastopt._bench import measure as _measure
 
     count = 2**given.large
     plain = run.numbers([[count]])
@@ -159,8 +160,9 @@ def in_storages(given: argparse.Namespace, clock: Clock) -> Iterator[dict[str, A
 
 def host(given: argparse.Namespace, clock: Clock) -> Iterator[dict[str, Any]]:
     """Measure what the host spends on a step, the GPU's queue never full; fastopt also with each library's arrays."""
-    from fastopt import Adam, _measure
+    from fastopt import Adam
     from fastopt._bench import device, gpu, peers, run
+    from fastopt._bench import measure as _measure
 
     for case, shapes in (("64", [[64]]), (f"{given.tensors} x 64", [[64]] * given.tensors)):
         if not clock.allows("host", case):
@@ -203,8 +205,10 @@ def on_cpu(given: argparse.Namespace, clock: Clock) -> Iterator[dict[str, Any]]:
     """Measure Adam on the CPU in every storage of float32 arithmetic, at one to all threads, beside streaming."""
     import numba
 
-    from fastopt import Adam, _measure, _threads
+    from fastopt import Adam
+    from fastopt._bench import measure as _measure
     from fastopt._bench import run, storages
+    from fastopt._engine import threads as _threads
 
     most, count = _threads.budget(), 2**given.large
     plain, functions, moved = run.numbers([[count]]), {}, {}

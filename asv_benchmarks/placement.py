@@ -12,7 +12,7 @@ import statistics
 import numpy as np
 
 import fastopt
-from fastopt import _measure
+from fastopt._bench import measure
 
 SIZE = 2**24
 PAGE, MIB = 1 << 12, 1 << 20
@@ -47,12 +47,12 @@ def main() -> None:
         optimizer = fastopt.Adam(params, state_dtype=given.state_dtype)
         optimizer.bind(grads)
         steps[name] = optimizer.step
-    taken = _measure.times(steps, rounds=1000, seconds=given.seconds)
+    taken = measure.times(steps, rounds=1000, seconds=given.seconds)
     print("| from parameters to gradients | ms | ratio |")
     print("|---|---:|---:|")
     first = taken[next(iter(DISTANCES))]
     for name, times in taken.items():
-        print(f"| {name} | {statistics.median(times) * 1e3:.2f} | {_measure.ratio(times, first):.2f} |")
+        print(f"| {name} | {statistics.median(times) * 1e3:.2f} | {measure.ratio(times, first):.2f} |")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 import fastopt
-from fastopt import _measure
+from fastopt._bench import measure as _measure
 
 RNG = np.random.default_rng(0)
 

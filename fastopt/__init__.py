@@ -3,11 +3,11 @@
 __version__ = "0.1.0"
 
 from . import optimizers
-from ._conventions import conventions
-from ._info import info
-from ._jitable import jitable
+from ._api.conventions import conventions
+from ._api.info import info
+from ._api.jitable import jitable
+from ._api.optimizer import Optimizer
 from ._minimize import MinimizeResult, minimize
-from ._optimizer import Optimizer
 from .optimizers import *
 
 __all__ = ["MinimizeResult", "Optimizer", "conventions", "info", "jitable", "minimize"]

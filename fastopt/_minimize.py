@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ._arrays import Array, check_unmasked
-from ._hyper import in_range
-from ._optimizer import Optimizer
+from ._api.hyperparameters import in_range
+from ._api.optimizer import Optimizer
+from ._arrays.checks import Array, check_unmasked
 from .optimizers.adam import Adam
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import fastopt
-from fastopt import _formats
+from fastopt._storage import formats
 
 from .oracles import answer
 
@@ -123,14 +123,14 @@ FORMATS = {"float64": np.float64, "float32": np.float32, "bfloat16": np.uint16, 
 
 def _every_storage():
     for param in FORMATS:
-        number = _formats.number_of(param)
+        number = formats.number_of(param)
         ways = [{}]
         if param in ("bfloat16", "float16"):
-            ways += [{"rounding": rounding} for rounding in _formats.ROUNDINGS[1:]]
+            ways += [{"rounding": rounding} for rounding in formats.ROUNDINGS[1:]]
         if param == "bfloat16":
-            ways += [{"master": master} for master in _formats.MASTERS]
+            ways += [{"master": master} for master in formats.MASTERS]
         for way in ways:
-            for state in _formats.STATES[number]:
+            for state in formats.STATES[number]:
                 for grad in FORMATS:
                     if number == "float64" or grad != "float64":
                         yield param, grad, way | {"state_dtype": state}

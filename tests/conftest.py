@@ -11,7 +11,7 @@ import pytest
 # OpenMP's runtime is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from fastopt import _compile
+from fastopt._kernels import compiler
 
 
 @pytest.fixture
@@ -38,4 +38,4 @@ def run_script(tmp_path):
 def both_checks(request, monkeypatch):
     """Run a test twice: with array headers read from compiled code, and in Python alone."""
     if request.param == "close":
-        monkeypatch.setattr(_compile, "gather", lambda: None)
+        monkeypatch.setattr(compiler, "gather", lambda: None)

@@ -7,12 +7,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from fastopt._arrays import driver
 from fastopt._bench import device
-from fastopt._cuda import toolchain
 
 from .simulated import libraries
 
-SIMULATED = toolchain.simulated()
+SIMULATED = driver.simulated()
 needs_gpu = pytest.mark.skipif(SIMULATED, reason="needs a GPU: the simulator has no graphs, and is slow")
 
 
@@ -20,7 +20,7 @@ class Numba:
     """numba-cuda's arrays, its streams, and graphs by the driver."""
 
     def __init__(self):
-        self.cuda = toolchain.module()
+        self.cuda = driver.module()
 
     def put(self, array):
         return self.cuda.to_device(array)
@@ -130,6 +130,6 @@ def shifted(library, array):
 
 def resources():
     """Return the bytes that are free on the device, and those of the host."""
-    from fastopt import _measure
+    from fastopt._bench import measure
 
-    return SimpleNamespace(device=device.room(), host=_measure.memory())
+    return SimpleNamespace(device=device.room(), host=measure.memory())

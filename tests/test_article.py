@@ -84,8 +84,8 @@ def test_compiled_loop(name, listing):
 
 
 def test_the_demonstration_has_the_same_listings():
-    from fastopt import _article
+    from fastopt._bench import article
 
     for name, listing in RUNS:
-        np.testing.assert_allclose(_article.listed(name), list(listing()), rtol=0, atol=1e-15)
-        np.testing.assert_allclose(_article.computed(name), list(listing()), rtol=0, atol=1e-12)
+        np.testing.assert_allclose(article.listed(name), list(listing()), rtol=0, atol=1e-15)
+        np.testing.assert_allclose(article.computed(name), list(listing()), rtol=0, atol=1e-12)

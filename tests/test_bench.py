@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import fastopt
-from fastopt import _cli, _compile, _measure, _plan
-from fastopt._bench import cli, peers, run
+from fastopt._bench import cli, command_line, measure, peers, run
+from fastopt._engine import plan
+from fastopt._kernels import compiler
 
 from . import oracles
 
@@ -53,7 +54,7 @@ def test_every_rival_that_is_here_is_right(name):
 def test_table_json_and_picture(tmp_path, capsys):
     file, image = tmp_path / "figures.json", tmp_path / "picture.png"
     arguments = [*QUICK, "LoRA r=8 of Llama-2-7B"]
-    assert _cli.main([*arguments, "--json", str(file), "--plot", str(image)]) == 0
+    assert command_line.main([*arguments, "--json", str(file), "--plot", str(image)]) == 0
     out = capsys.readouterr().out
     result = json.loads(file.read_text())
     cases = {row["case"]: row for row in result["rows"]}
@@ -75,16 +76,16 @@ def test_a_wrong_rival_shows(monkeypatch, capsys):
         return step, lambda: [p + np.float32(1e-3) for p in read()]
 
     monkeypatch.setitem(peers.PEERS, "NumPy", wrong)
-    assert _cli.main(QUICK) == 1
+    assert command_line.main(QUICK) == 1
     assert "WRONG" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("states", range(5))
 def test_streaming_reads_and_writes_every_array(states):
     arrays = [np.full(1000, k + 1, np.float32) for k in range(2 + states)]
-    spec = _compile.Spec(_measure._make_stream(states), 1, ("float32",) * len(arrays))
+    spec = compiler.Spec(measure._make_stream(states), 1, ("float32",) * len(arrays))
     table = np.array([[a.ctypes.data] for a in arrays], np.uint64)
-    _compile.sweep(spec, False)(table, *_plan.chunks_of([1000]), np.full(1, 0.5, np.float32), 0, 0)
+    compiler.sweep(spec, False)(table, *plan.chunks_of([1000]), np.full(1, 0.5, np.float32), 0, 0)
     for k, array in enumerate(arrays):
         assert (array == k + 1 + 0.5 * (k > 0)).all()
 
@@ -94,7 +95,7 @@ def test_a_missing_rival_is_named(monkeypatch, capsys):
         raise peers.MissingPeerError("it is not installed")
 
     monkeypatch.setitem(peers.PEERS, "NumPy", missing)
-    assert _cli.main(QUICK) == 0
+    assert command_line.main(QUICK) == 0
     assert "NumPy: not measured: it is not installed" in capsys.readouterr().out
 
 
@@ -118,8 +119,8 @@ def test_comparison(tmp_path, capsys):
 @pytest.mark.parametrize(("factor", "status"), [("1000", 0), ("0.000001", 1)])
 def test_the_gate(tmp_path, factor, status):
     file = tmp_path / "old.json"
-    assert _cli.main([*QUICK, "--json", str(file)]) == 0
-    assert _cli.main([*QUICK, "--compare", str(file), "--factor", factor]) == status
+    assert command_line.main([*QUICK, "--json", str(file)]) == 0
+    assert command_line.main([*QUICK, "--compare", str(file), "--factor", factor]) == status
 
 
 @pytest.fixture
@@ -194,18 +195,18 @@ def test_what_cannot_work_is_refused_before_measuring(arguments, words, tmp_path
     (tmp_path / "bytes.json").write_bytes(b"\xff\xfe\x00")
     monkeypatch.setattr(run, "compare", lambda *given: pytest.fail("measured"))
     with pytest.raises(SystemExit) as caught:
-        _cli.main([*QUICK, *arguments])
+        command_line.main([*QUICK, *arguments])
     assert caught.value.code == 2
     assert words in capsys.readouterr().err
 
 
 def test_without_a_gpu_the_message_says_what_is_missing(capsys, monkeypatch):
-    from fastopt._cuda import toolchain
+    from fastopt._arrays import driver
 
     monkeypatch.setattr(run, "compare", lambda *given: pytest.fail("measured"))
     reason = "the driver cannot be used: no libcuda"
-    monkeypatch.setattr(toolchain, "why_not", lambda: reason)
-    assert _cli.main(["bench", "--device", "cuda"]) == 2
+    monkeypatch.setattr(driver, "why_not", lambda: reason)
+    assert command_line.main(["bench", "--device", "cuda"]) == 2
     out, errors = capsys.readouterr()
     assert (out, errors) == ("", f"fastopt bench --device cuda: {reason}\n")
     assert fastopt.info()["cuda"] == f"no: {reason}"

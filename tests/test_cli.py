@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 import fastopt
-from fastopt import _cli, _measure
+from fastopt._bench import command_line, measure
 
 NAMES = ["GD", "Momentum", "RMSprop", "Adam", "AdamW"]
 
 
 def test_prints_the_article_and_a_row_for_each_optimizer(capsys):
-    assert _cli.main(["--size", "2^12"]) == 0
+    assert command_line.main(["--size", "2^12"]) == 0
     out = capsys.readouterr().out
     differences = re.findall(r"^\w+ +\d+ +-?[\d.]+ +-?[\d.]+ +([\d.e+-]+)$", out, re.MULTILINE)
     assert len(differences) == 12
@@ -28,7 +28,7 @@ def test_prints_the_article_and_a_row_for_each_optimizer(capsys):
 
 
 def test_json_is_nothing_but_json(capsys):
-    assert _cli.main(["--size", "5000", "--dtype", "float64", "--json"]) == 0
+    assert command_line.main(["--size", "5000", "--dtype", "float64", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert {row["optimizer"] for row in result["speed"]} >= set(NAMES)
     for row in result["speed"]:
@@ -42,27 +42,27 @@ def test_json_is_nothing_but_json(capsys):
 def test_plot(tmp_path, capsys):
     pytest.importorskip("matplotlib", reason="needs the extra `plot`")
     file = tmp_path / "runs.png"
-    assert _cli.main(["--size", "100", "--plot", str(file)]) == 0
+    assert command_line.main(["--size", "100", "--plot", str(file)]) == 0
     assert file.read_bytes().startswith(b"\x89PNG")
     assert str(file) in capsys.readouterr().out
 
 
 def test_a_plot_that_cannot_be_written_is_an_error(tmp_path, capsys):
     pytest.importorskip("matplotlib", reason="needs the extra `plot`")
-    assert _cli.main(["--plot", str(tmp_path / "missing" / "runs.png")]) == 1
+    assert command_line.main(["--plot", str(tmp_path / "missing" / "runs.png")]) == 1
     assert "--plot" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("size", ["0", "-3", "x", "2^", "1.5", "0^-1", "2^-1", "2^99999999999", "2^61", "9" * 5000])
 def test_sizes_that_are_refused(size, capsys):
     with pytest.raises(SystemExit):
-        _cli.main([f"--size={size}"])
+        command_line.main([f"--size={size}"])
     assert size in capsys.readouterr().err
 
 
 def test_more_than_the_memory_is_refused_before_anything_is_measured(capsys):
     with pytest.raises(SystemExit):
-        _cli.main(["--size", "2^45"])
+        command_line.main(["--size", "2^45"])
     assert "take 1_310_720.0 GiB of memory; this machine has" in capsys.readouterr().err
 
 
@@ -70,18 +70,18 @@ def test_out_of_memory_is_a_message(monkeypatch, capsys):
     def none(*arguments):
         raise MemoryError("Unable to allocate 9 GiB")
 
-    monkeypatch.setattr(_measure, "speed", none)
-    assert _cli.main(["--size", "10"]) == 1
+    monkeypatch.setattr(measure, "speed", none)
+    assert command_line.main(["--size", "10"]) == 1
     assert "not enough memory: Unable to allocate 9 GiB" in capsys.readouterr().err
 
 
 def test_info(capsys):
-    assert _cli.main(["info"]) == 0
+    assert command_line.main(["info"]) == 0
     lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert list(lines) == list(fastopt.info())
     assert lines["fastopt"] == fastopt.__version__
     with pytest.raises(SystemExit):
-        _cli.main(["info", "--json"])
+        command_line.main(["info", "--json"])
 
 
 FASTOPT = [sys.executable, "-m", "fastopt"]

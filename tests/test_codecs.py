@@ -5,11 +5,11 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from fastopt import _evaluate, _noise
-from fastopt._codecs import FLOAT, INT32
-from fastopt._evaluate import Builder, value
-from fastopt._layout import CODECS
-from fastopt._scaled import BLOCK
+from fastopt._storage import evaluator, random_bits
+from fastopt._storage.codecs import FLOAT, INT32
+from fastopt._storage.evaluator import Builder, value
+from fastopt._storage.int8 import BLOCK
+from fastopt._storage.layout import CODECS
 
 B = Builder()
 NARROW = [name for name in CODECS if name not in ("float64", "float32")]
@@ -37,7 +37,7 @@ def encode(name, numbers, words=0, scale=None, *, careful=True):
 
 def every_word(count):
     """Return random words that go through all values of their lower bits."""
-    return np.arange(count, dtype=np.uint32) * np.uint32(_noise._ALONG)
+    return np.arange(count, dtype=np.uint32) * np.uint32(random_bits._ALONG)
 
 
 def float32s(count=300_000):
@@ -270,8 +270,8 @@ class TestScaled8:
 def test_random_bits_depend_on_all_they_should_and_are_spread_evenly():
     def word(*numbers):
         return int(
-            _noise.noise(
-                B, _noise.key(B, *(value(np.int64(n)) for n in numbers[:4])), value(np.int64(numbers[4]))
+            random_bits.noise(
+                B, random_bits.key(B, *(value(np.int64(n)) for n in numbers[:4])), value(np.int64(numbers[4]))
             ).array
         )
 
@@ -292,7 +292,7 @@ def test_random_bits_depend_on_all_they_should_and_are_spread_evenly():
 
 
 def test_the_builder_refuses_what_no_codec_uses():
-    assert _evaluate.value(np.uint8(3)).type.width == 8
+    assert evaluator.value(np.uint8(3)).type.width == 8
     assert int(B.add(value(np.uint32(2**32 - 1)), INT32(2)).array) == 1
     assert int(B.sext(value(np.uint8(255)), INT32).array) == 2**32 - 1
     assert int(B.ashr(value(np.uint32(2**31)), INT32(31)).array) == 2**32 - 1

@@ -7,8 +7,8 @@ import llvmlite.binding as llvm
 import numpy as np
 import pytest
 
-from fastopt import _compile
-from fastopt._catalog import OPTIMIZERS
+from fastopt._bench.catalog import OPTIMIZERS
+from fastopt._kernels import compiler
 
 from .cases import CASES, name_of, slow_operations
 
@@ -38,9 +38,9 @@ def kernel_lines(spec, parallel, monkeypatch):
 
 
 def _compiled_lines(spec, parallel, monkeypatch):
-    monkeypatch.setattr(_compile.KernelCache, "load_overload", lambda *arguments: None)
-    monkeypatch.setattr(_compile.KernelCache, "save_overload", lambda *arguments: None)
-    kernel = _compile.sweep.__wrapped__(spec, parallel)
+    monkeypatch.setattr(compiler.KernelCache, "load_overload", lambda *arguments: None)
+    monkeypatch.setattr(compiler.KernelCache, "save_overload", lambda *arguments: None)
+    kernel = compiler.sweep.__wrapped__(spec, parallel)
     (text,) = kernel.inspect_asm().values()
     return re.findall(r"^\s+(v?[a-z]\w+)\s+(.*)$", text, re.MULTILINE)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fastopt
-from fastopt import _conventions
+from fastopt._api import conventions
 
 DRAWS, STEPS, SIZE = 6, 10, 257
 DTYPES = [np.float32, np.float64]
@@ -302,7 +302,7 @@ def test_keras_epsilon_is_not_the_papers():
 
 def documented_rates():
     """Return the learning rates in the table of the module's docstring, by owner and class."""
-    (table,) = re.findall(r"^default +(.*)\n[= ]+\n((?:\w+ .*\n)+)", _conventions.__doc__, re.MULTILINE)
+    (table,) = re.findall(r"^default +(.*)\n[= ]+\n((?:\w+ .*\n)+)", conventions.__doc__, re.MULTILINE)
     names, rows = table[0].split(), [line.split() for line in table[1].splitlines()]
     return {
         owner: {n: None if r == "none" else float(r) for n, r in zip(names, rates, strict=True)}

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 import fastopt
-from fastopt import _compile
+from fastopt._arrays import driver
 from fastopt._bench import device
-from fastopt._catalog import OPTIMIZERS
-from fastopt._cuda import toolchain
+from fastopt._bench.catalog import OPTIMIZERS
+from fastopt._kernels import compiler, toolchain
 
 from .cases import CASES, name_of, slow_operations
 from .simulated.device import Device, Packed
@@ -93,14 +93,14 @@ def test_all_files_of_the_simulator_are_run():
 class TestWithoutAGpu:
     @pytest.fixture(autouse=True)
     def _fresh(self):
-        toolchain.why_not.cache_clear()
+        driver.why_not.cache_clear()
         yield
-        toolchain.why_not.cache_clear()
+        driver.why_not.cache_clear()
 
     def test_a_missing_package_is_named_with_its_extra(self, monkeypatch):
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
         for use in (fastopt.Adam, lambda p: fastopt.gd(p, p)):
-            with pytest.raises(toolchain.CudaUnavailableError, match=r"numba-cuda is not installed.*fastopt\[cuda13\]"):
+            with pytest.raises(driver.CudaUnavailableError, match=r"numba-cuda is not installed.*fastopt\[cuda13\]"):
                 use(Device(np.ones(3)))
         assert "fastopt[cuda13]" in fastopt.info()["cuda"]
 
@@ -110,9 +110,9 @@ class TestWithoutAGpu:
 
         monkeypatch.setattr(cuda, "is_available", lambda: False)
         monkeypatch.setattr(cuda, "cuda_error", lambda: "no\ndriver library")
-        with pytest.raises(toolchain.CudaUnavailableError, match="the driver cannot be used: no driver library"):
+        with pytest.raises(driver.CudaUnavailableError, match="the driver cannot be used: no driver library"):
             fastopt.Adam(Packed(np.ones(3)))
-        toolchain.why_not.cache_clear()
+        driver.why_not.cache_clear()
         monkeypatch.setattr(cuda, "is_available", lambda: True)
         monkeypatch.setattr(cuda, "is_supported_version", lambda: False)
         assert "too old" in fastopt.info()["cuda"]
@@ -186,7 +186,7 @@ class TestMeasuring:
             device_array=lambda count, dtype: Device(np.empty(count, dtype)),
             current_context=lambda: SimpleNamespace(get_memory_info=lambda: (1000, 2000)),
         )
-        monkeypatch.setattr(toolchain, "module", lambda: module)
+        monkeypatch.setattr(driver, "module", lambda: module)
         return stand_in
 
     def test_graphs(self, driver):
@@ -257,7 +257,7 @@ def compile_for(monkeypatch):
     def compile_for(function, signature, capability):
         device = SimpleNamespace(compute_capability=capability)
         monkeypatch.setattr(dispatcher, "get_current_device", lambda: device)
-        flags = {name: value for name, value in _compile.DEVICE.items() if name != "lto"}  # PTX is what it returns
+        flags = {name: value for name, value in compiler.DEVICE.items() if name != "lto"}  # PTX is what it returns
         with toolchain.unfused():
             text, _ = cuda.compile(function, signature, device=False, abi="numba", cc=capability, **flags)
         return text
@@ -298,7 +298,7 @@ def test_the_sweep(case, dtype, capability, compile_for, tmp_path):
     name, kwargs = case
     spec = OPTIMIZERS[name].with_hyperparameters(**kwargs).plain_spec(np.dtype(dtype))
     for on_device in (False, True):
-        ptx = compile_for(*_compile.device_kernel(spec, on_device), capability)
+        ptx = compile_for(*compiler.device_kernel(spec, on_device), capability)
         found = instructions(ptx)
         lanes, bits = (4, 32) if dtype == "float32" else (2, 64)
         packed = {
@@ -343,7 +343,7 @@ def test_every_storage(codecs, capability, compile_for, tmp_path):
     widths = {1: r"(v4\.[bu]8|[bu]32)", 2: r"(v4\.[bu]16|v2\.[bu]32|[bu]64)", 4: r"v4\.[fbu]32"}
     fields = [spec.layout.dtypes[k] for k in spec.layout.fields]
     for on_device in (False, True):
-        ptx = compile_for(*_compile.device_kernel(spec, on_device), capability)
+        ptx = compile_for(*compiler.device_kernel(spec, on_device), capability)
         found = instructions(ptx)
         for size, width in widths.items():
             for kind, arrays in (("ld", fields), ("st", fields[1:])):
@@ -368,7 +368,7 @@ def test_the_kernel_that_counts(case, capability, compile_for, tmp_path):
     name, kwargs = case
     method = OPTIMIZERS[name].with_hyperparameters(**kwargs | {"lr": 0.1})
     spec = method.plain_spec(np.dtype(np.float32))
-    ptx = compile_for(*_compile.device_counter(method.compiled_values(), spec), capability)
+    ptx = compile_for(*compiler.device_counter(method.compiled_values(), spec), capability)
     found = instructions(ptx)
     assert sum(n for op, n in found.items() if re.fullmatch(r"st\.global\.[fbu]32", op)) == spec.scalars
     assert sum(n for op, n in found.items() if re.fullmatch(r"st\.global\.[ubs]64", op)) == 1  # the step number
@@ -385,7 +385,7 @@ def test_the_checks_see_what_they_should(compile_for, tmp_path):
 
         return rule
 
-    spec = _compile.Spec(make(nothing=True), 1, ("float32", "float32"))
-    ptx = compile_for(*_compile.device_kernel(spec, False), (9, 0))
+    spec = compiler.Spec(make(nothing=True), 1, ("float32", "float32"))
+    ptx = compile_for(*compiler.device_kernel(spec, False), (9, 0))
     assert ".f64" in ptx
     assert instructions("  ld.global.v4.f32 \t{%f1, %f2}, [%rd1];\n  @%p1 bra \tL;\n")["ld.global.v4.f32"] == 1

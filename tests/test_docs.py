@@ -7,7 +7,7 @@ import re
 import pytest
 
 import fastopt
-from fastopt._catalog import OPTIMIZERS
+from fastopt._bench.catalog import OPTIMIZERS
 
 CLASSES = sorted(OPTIMIZERS)
 FUNCTIONS = [name.lower() for name in CLASSES]

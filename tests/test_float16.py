@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from llvmlite import ir
 
-from fastopt import _float16
-from fastopt._codecs import FLOAT, HALF
-from fastopt._evaluate import Builder, value
+from fastopt._storage import float16
+from fastopt._storage.codecs import FLOAT, HALF
+from fastopt._storage.evaluator import Builder, value
 
 from .test_codecs import PATTERNS, float32s
 
@@ -20,7 +20,7 @@ without = pytest.mark.parametrize("environment", WITHOUT, ids=lambda e: e["NUMBA
 
 def test_widening_all_65536_patterns():
     given = PATTERNS["float16"].view(np.uint16)
-    found = _float16.widened(Builder(), value(given.astype(np.uint32))).array
+    found = float16.widened(Builder(), value(given.astype(np.uint32))).array
     right = PATTERNS["float16"].astype(np.float32).view(np.uint32)
     # A processor makes a NaN quiet; NumPy leaves it as it is.
     np.testing.assert_array_equal(found, np.where(np.isnan(PATTERNS["float16"]), right | 0x400000, right))
@@ -28,7 +28,7 @@ def test_widening_all_65536_patterns():
 
 def test_narrowing():
     given = float32s()
-    found = _float16.narrowed(Builder(), value(given.view(np.uint32))).array.astype(np.uint16)
+    found = float16.narrowed(Builder(), value(given.view(np.uint32))).array.astype(np.uint16)
     right = given.astype(np.float16).view(np.uint16)
     nan = np.isnan(given)
     np.testing.assert_array_equal(found[~nan], right[~nan])
@@ -39,7 +39,7 @@ def test_only_what_is_of_float16_is_converted():
     module = ir.Module()
     function = ir.Function(module, ir.FunctionType(FLOAT, [HALF, FLOAT]), "f")
     plain = ir.IRBuilder(function.append_basic_block())
-    b = _float16.Builder(plain)
+    b = float16.Builder(plain)
     half, number = function.args
     wide = b.fpext(b.fptrunc(b.fadd(b.fpext(half, FLOAT), number), HALF), ir.DoubleType())
     b.ret(b.fptrunc(wide, FLOAT))
@@ -55,7 +55,7 @@ def test_a_process_without_the_instructions_steps_to_the_same_bits(run_script, e
         """
     import numpy as np
     import fastopt
-    from fastopt import _float16
+    from fastopt._storage import float16
     p = np.arange(2**16, dtype=np.uint16).view(np.float16)
     p = np.concatenate([p[np.isfinite(p)], np.array([np.inf, -np.inf, np.nan], np.float16)])
     g = (np.random.default_rng(0).normal(size=p.size) * np.abs(p.astype("f4"))).astype("f4")
@@ -71,7 +71,7 @@ def test_a_process_without_the_instructions_steps_to_the_same_bits(run_script, e
     print(np.array_equal(q, p, equal_nan=True), end=" ")
     wide = np.zeros(p.size)
     fastopt.GD(wide, lr=1.0).step(p)
-    print(np.array_equal(-wide, p.astype("f8"), equal_nan=True), _float16.native())
+    print(np.array_equal(-wide, p.astype("f8"), equal_nan=True), float16.native())
     """,
         **environment,
     )

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 import fastopt
-from fastopt import _formats, _noise, _plan
-from fastopt import _storage as memory
-from fastopt._catalog import OPTIMIZERS
-from fastopt._evaluate import Builder, value
+from fastopt._bench.catalog import OPTIMIZERS
+from fastopt._engine import plan
+from fastopt._kernels import access as memory
+from fastopt._storage import formats, random_bits
+from fastopt._storage.evaluator import Builder, value
 
 from .cases import CASES, assert_same_bits, name_of, random
 from .oracles import answer
@@ -134,8 +135,8 @@ def test_the_same_bits_however_it_is_cut(name, kind, dtype, monkeypatch):
     cuts = [[], [3, 70_000], [1, 2, 3, 4, 5, 100_001]]
     if name == "bfloat16":
         cuts = cuts[:1]  # what is rounded at random depends on the tensor and the place in it, and on nothing else
-    for threads, cut, chunk in itertools.product({1, before}, cuts, [_plan.CHUNK, 64, 1 << 20]):
-        monkeypatch.setattr(_plan.chunks_of, "__defaults__", (chunk,))
+    for threads, cut, chunk in itertools.product({1, before}, cuts, [plan.CHUNK, 64, 1 << 20]):
+        monkeypatch.setattr(plan.chunks_of, "__defaults__", (chunk,))
         numba.set_num_threads(threads)
         try:
             pieces = np.split(p.copy(), cut)
@@ -239,7 +240,7 @@ class TestRoundingAtRandom:
         found = [(numbers, keys(*numbers)) for numbers in every]
         assert len({key for _, key in found}) == 36
         for numbers, key in found:
-            assert key == int(_noise.key(Builder(), *(value(np.int64(n)) for n in numbers)).array)
+            assert key == int(random_bits.key(Builder(), *(value(np.int64(n)) for n in numbers)).array)
         assert keys(0, 3, 0, 5) == keys(0, 3, 0, 2**32 - 1)
 
 
@@ -278,12 +279,12 @@ def test_what_is_refused(cls, state_dtype, words):
 
 def test_ways_to_name_a_format():
     for given in ("bfloat16", ml_dtypes.bfloat16, np.dtype(ml_dtypes.bfloat16)):
-        assert _formats.name_of(given) == "bfloat16"
-    assert [_formats.name_of(d) for d in (np.float16, "float32", np.dtype("f8"))] == ["float16", "float32", "float64"]
+        assert formats.name_of(given) == "bfloat16"
+    assert [formats.name_of(d) for d in (np.float16, "float32", np.dtype("f8"))] == ["float16", "float32", "float64"]
 
 
 def test_without_ml_dtypes_the_bits_are_shown(monkeypatch):
-    monkeypatch.setattr(_formats.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(formats.importlib.util, "find_spec", lambda name: None)
     opt = fastopt.Momentum(np.ones(3, np.float32), beta=0.0, state_dtype="bfloat16")
     opt.step(np.ones(3, np.float32))
     assert opt.state["v"].dtype == np.uint16

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import fastopt
-from fastopt import _functions
-from fastopt._catalog import OPTIMIZERS
+from fastopt._api import functional
+from fastopt._bench.catalog import OPTIMIZERS
 
 from .cases import CASES, assert_same_bits, call, every_case, every_dtype, make, random
 
@@ -145,7 +145,7 @@ def test_what_is_kept_by_dtype_does_not_grow():
     """An unpickled array has a dtype of its own."""
     p = np.ones(5, np.float32)
     fastopt.gd(p, np.ones(5, np.float32))
-    before = len(_functions._KINDS)
+    before = len(functional._KINDS)
     for _ in range(3):
         fastopt.gd(p, np.ones(5, np.dtype(np.float32, copy=True)))
-    assert len(_functions._KINDS) == before
+    assert len(functional._KINDS) == before

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import fastopt
-from fastopt._cuda import toolchain
+from fastopt._arrays import driver
 
 from .cases import (
     FEW_STORAGES,
@@ -30,7 +30,7 @@ from .cases import (
 from .on_device import SIMULATED, every_library, library, needs_gpu, resources, shifted
 from .oracles import answer
 
-CUDA = toolchain.describe()
+CUDA = driver.describe()
 if not CUDA.startswith("yes") and not SIMULATED:
     pytest.skip(f"CUDA: {CUDA}", allow_module_level=True)
 
@@ -236,8 +236,8 @@ def test_checkpoints_go_from_one_to_the_other(storage, capturable, library):
 def copy_to(library, array, values):
     library.synchronize()
     if values.size:
-        address = array.data_ptr() if hasattr(array, "data_ptr") else toolchain.address_of(array)
-        toolchain.write(address, np.ascontiguousarray(values))
+        address = array.data_ptr() if hasattr(array, "data_ptr") else driver.address_of(array)
+        driver.write(address, np.ascontiguousarray(values))
 
 
 @every_library
@@ -302,7 +302,7 @@ def one_kernel_at_a_time(monkeypatch):
     """Serialize launches in the simulator, which runs one kernel at a time and says so; a GPU's streams do that."""
     if not SIMULATED:
         return
-    lock, launcher = threading.Lock(), toolchain.launcher
+    lock, launcher = threading.Lock(), driver.launcher
 
     def locked(*given):
         kernel = launcher(*given)
@@ -313,7 +313,7 @@ def one_kernel_at_a_time(monkeypatch):
 
         return launch
 
-    monkeypatch.setattr(toolchain, "launcher", locked)
+    monkeypatch.setattr(driver, "launcher", locked)
 
 
 @pytest.mark.usefixtures("one_kernel_at_a_time")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import fastopt
-from fastopt._scaled import BLOCK
+from fastopt._storage.int8 import BLOCK
 
 from .cases import CASES, assert_same_bits, name_of, random
 from .oracles import answer
@@ -140,10 +140,10 @@ import sys
 import llvmlite.binding
 
 llvmlite.binding.set_option("", "-pass-remarks=loop-vectorize")
-from fastopt import _compile
-from fastopt._catalog import OPTIMIZERS
+from fastopt._kernels import compiler
+from fastopt._bench.catalog import OPTIMIZERS
 
-_compile.sweep(OPTIMIZERS["Adam"].with_hyperparameters().spec(tuple(sys.argv[1].split())), False)
+compiler.sweep(OPTIMIZERS["Adam"].with_hyperparameters().spec(tuple(sys.argv[1].split())), False)
 """
 
 

@@ -246,7 +246,7 @@ def result():
 """
 OWN = """
 import fastopt
-from fastopt._hyper import decay
+from fastopt._api.hyperparameters import decay
 class Own(fastopt.Optimizer):
     states = ("v",)
     beta = decay(0.5)
@@ -268,7 +268,7 @@ update = fastopt.jitable(Own, beta=0.5)
     [
         ("settings.py", "beta=0.5)\n", "beta=0.25)\n", "-1.0"),
         ("settings.py", "p - s[0] * v", "p - s[0] * v - s[0] * v", "-2.0"),
-        ("fastopt/_noise.py", '"""Random bits', '"""Some bits', "-1.0"),
+        ("fastopt/_storage/random_bits.py", '"""Random bits', '"""Some bits', "-1.0"),
     ],
     ids=["hyperparameters", "rule", "fastopt"],
 )

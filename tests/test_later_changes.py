@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import fastopt
-from fastopt import _threads
+from fastopt._engine import threads
 
 from .refusals import F32, ones, refuse, refuse_step, written
 
@@ -250,7 +250,7 @@ def test_a_refusal_leaves_the_bound_gradients():
 @pytest.fixture
 def nothing_runs(monkeypatch):
     """Fail the test, rather than write to memory that is gone, if a sweep is launched."""
-    monkeypatch.setattr(_threads, "launch", lambda *arguments: pytest.fail("the sweep was launched"))
+    monkeypatch.setattr(threads, "launch", lambda *arguments: pytest.fail("the sweep was launched"))
 
 
 # From and to: moved; grown in place or moved; shrunk in place, where the address stays.

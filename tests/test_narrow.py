@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 import fastopt
-from fastopt import _formats
-from fastopt._catalog import OPTIMIZERS
+from fastopt._bench.catalog import OPTIMIZERS
+from fastopt._storage import formats
 
 from .cases import CASES, assert_same_bits, call, every_case, name_of, random
 from .oracles import answer
@@ -284,6 +284,6 @@ class TestFunctions:
 
 
 def test_formats_have_names():
-    assert _formats.rows_of("bfloat16-kahan") == ("compensation",)
-    assert _formats.rows_of("bfloat16-split8") == ("low",)
-    assert _formats.rows_of("float32") == ()
+    assert formats.rows_of("bfloat16-kahan") == ("compensation",)
+    assert formats.rows_of("bfloat16-split8") == ("low",)
+    assert formats.rows_of("float32") == ()

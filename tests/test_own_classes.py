@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 import fastopt
-from fastopt import _article, _catalog
-from fastopt._functions import as_function
-from fastopt._hyper import nonnegative, rate
+from fastopt._api.functional import as_function
+from fastopt._api.hyperparameters import nonnegative, rate
+from fastopt._bench import article, catalog
 
 
 class Warm(fastopt.Optimizer):
@@ -118,9 +118,9 @@ def test_what_is_no_optimizer_has_no_update():
 
 
 def test_a_class_with_the_name_of_ours_does_not_take_its_place():
-    theirs, before = fastopt.Adam, _article.computed("Adam")
+    theirs, before = fastopt.Adam, article.computed("Adam")
     own = type("Adam", (Warm,), {})
     assert own.__name__ == "Adam"
-    assert _catalog.OPTIMIZERS["Adam"] is theirs
-    assert list(_catalog.OPTIMIZERS) == ["Adam", "AdamW", "GD", "Momentum", "RMSprop"]
-    assert _article.computed("Adam") == before
+    assert catalog.OPTIMIZERS["Adam"] is theirs
+    assert list(catalog.OPTIMIZERS) == ["Adam", "AdamW", "GD", "Momentum", "RMSprop"]
+    assert article.computed("Adam") == before

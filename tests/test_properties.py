@@ -96,7 +96,7 @@ def test_a_learning_rate_of_zero_leaves_the_parameter(case, given_arrays):
 @quick
 @given(st.lists(st.integers(0, 40_000), min_size=1, max_size=60))
 def test_chunks_cover_every_element_once(sizes):
-    from fastopt._plan import CHUNK, chunks_of
+    from fastopt._engine.plan import CHUNK, chunks_of
 
     items, chunks = chunks_of(sizes)
     assert items[0] == 0
@@ -115,7 +115,7 @@ def test_chunks_cover_every_element_once(sizes):
 @quick
 @given(st.lists(st.tuples(st.integers(0, 100), st.integers(0, 20)), min_size=1, max_size=8))
 def test_overlap_is_found_exactly_when_there_is_one(spans):
-    from fastopt._arrays import check_disjoint
+    from fastopt._arrays.checks import check_disjoint
 
     block = np.zeros(200)
     used = np.zeros(200, int)

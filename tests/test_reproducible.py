@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import fastopt
-from fastopt import _power
-from fastopt._power import power
+from fastopt._kernels import power as _power
+from fastopt._kernels.power import power
 
 from .cases import CASES, assert_same_bits, every_case, every_dtype, make, name_of, random
 from .expressions import expression

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from fastopt._arrays import driver
 from fastopt._bench import gpu, storages
-from fastopt._cuda import toolchain
 
 ROOT = Path(__file__).parent.parent
 
@@ -94,11 +94,11 @@ def test_documents_do_not_deny_figures_of_a_gpu():
 
 
 def test_gpu_says_what_is_missing():
-    if toolchain.why_not() is None:
+    if driver.why_not() is None:
         pytest.skip("there is a GPU")
     done = subprocess.run([sys.executable, *GPU], check=False, capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stdout) == (2, "")
-    assert f"no GPU can be measured here: {toolchain.why_not()}" in done.stderr
+    assert f"no GPU can be measured here: {driver.why_not()}" in done.stderr
     table = run(*GPU, "--parts", "cpu")
     assert "split8, int8 states" in table
     assert "left out: 0" in table

@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from fastopt import _signals
+from fastopt._engine import signals
 
 pytestmark = pytest.mark.internals
 
@@ -71,7 +71,8 @@ def test_ctrl_c_at_any_moment(run_script):
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_ctrl_c_in_a_parallel_step(run_script, threads):
-    warm = f"import numba; numba.set_num_threads({threads}); from fastopt import _threads; _threads.PARALLEL_FROM = 1"
+    own = "from fastopt._engine import threads; threads.PARALLEL_FROM = 1"
+    warm = f"import numba; numba.set_num_threads({threads}); {own}"
     options = ON_CPU | {"imports": warm, "count": 100}
     assert run_script(STORM.format(**options), NUMBA_NUM_THREADS=2) == "100"
 
@@ -99,7 +100,7 @@ def test_a_signal_waits_for_the_end_of_the_block():
     seen = []
     before = signal.signal(signal.SIGUSR1, lambda number, frame: seen.append(number))
     try:
-        with _signals.deferred():
+        with signals.deferred():
             signal.raise_signal(signal.SIGUSR1)
             signal.raise_signal(signal.SIGUSR1)
             assert seen == []
@@ -111,12 +112,12 @@ def test_a_signal_waits_for_the_end_of_the_block():
 
 
 def test_handlers_are_put_back_whatever_happens_within():
-    handlers = [signal.getsignal(number) for number in _signals._NUMBERS]
-    with pytest.raises(ZeroDivisionError), _signals.deferred():
+    handlers = [signal.getsignal(number) for number in signals._NUMBERS]
+    with pytest.raises(ZeroDivisionError), signals.deferred():
         1 / 0  # noqa: B018
-    with pytest.raises(KeyboardInterrupt), _signals.deferred():
+    with pytest.raises(KeyboardInterrupt), signals.deferred():
         signal.raise_signal(signal.SIGINT)
-    assert [signal.getsignal(number) for number in _signals._NUMBERS] == handlers
+    assert [signal.getsignal(number) for number in signals._NUMBERS] == handlers
 
 
 def test_an_error_of_the_device_does_not_keep_the_others_from_their_step(run_script):
@@ -124,7 +125,7 @@ def test_an_error_of_the_device_does_not_keep_the_others_from_their_step(run_scr
         f"""
     import numpy as np
     import fastopt
-    from fastopt._cuda.plan import DeviceGroup
+    from fastopt._engine.gpu import DeviceGroup
     {DEVICE}
     arrays = [np.zeros(3, "f4"), np.zeros(3), np.zeros(3)]
     opt = fastopt.GD([Device(arrays[0]), Device(arrays[1]), arrays[2]], lr=1.0)

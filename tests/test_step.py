@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import fastopt
-from fastopt import _threads
-from fastopt._catalog import OPTIMIZERS
-from fastopt._loops import reference
+from fastopt._bench.catalog import OPTIMIZERS
+from fastopt._engine import threads
+from fastopt._kernels import reference
 
 from .cases import CASES, PERIOD, assert_same_bits, check_step, every_case, every_dtype, make, random
 from .oracles import ORACLES, answer, ulps
@@ -143,7 +143,7 @@ def test_the_same_bits_for_any_number_of_threads(case, dtype, monkeypatch):
         results.append(run(case, p, grads))
     finally:
         numba.set_num_threads(before)
-    monkeypatch.setattr(_threads, "PARALLEL_FROM", 2**40)
+    monkeypatch.setattr(threads, "PARALLEL_FROM", 2**40)
     results.append(run(case, p, grads, [3, 70_000]))
     assert_same_bits(results[0], results[1])
     assert_same_bits(results[0], results[2])
@@ -152,7 +152,7 @@ def test_the_same_bits_for_any_number_of_threads(case, dtype, monkeypatch):
 def test_small_steps_can_run_in_parallel_too(monkeypatch):
     p, g = random(5000, np.float32, 1), random(5000, np.float32, 2)
     serial = run(("Adam", {}), p, [g], [10, 10, 2000])
-    monkeypatch.setattr(_threads, "PARALLEL_FROM", 1)
+    monkeypatch.setattr(threads, "PARALLEL_FROM", 1)
     assert_same_bits(serial, run(("Adam", {}), p, [g], [10, 10, 2000]))
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import fastopt
-from fastopt import _plan
-from fastopt._scaled import BLOCK
+from fastopt._engine import plan
+from fastopt._storage.int8 import BLOCK
 
 from .cases import assert_same_bits, random
 from .test_codegen import count, kernel_lines
@@ -37,8 +37,8 @@ def test_the_same_bits_for_any_threads_and_chunks(kind, kwargs, monkeypatch):
     grads = [[random(a.size, F32, k + 3).astype(kind) for a in start] for k in range(4)]
     results = []
     before = numba.get_num_threads()
-    for threads, chunk in itertools.product({1, before}, [_plan.CHUNK, BLOCK, 1 << 20]):
-        monkeypatch.setattr(_plan.chunks_of, "__defaults__", (chunk,))
+    for threads, chunk in itertools.product({1, before}, [plan.CHUNK, BLOCK, 1 << 20]):
+        monkeypatch.setattr(plan.chunks_of, "__defaults__", (chunk,))
         numba.set_num_threads(threads)
         try:
             opt = fastopt.Adam([a.copy() for a in start], **kwargs)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import fastopt
-from fastopt import _info, _threads
+from fastopt._api import info as _info
+from fastopt._engine import threads
 
 pytestmark = pytest.mark.internals
 
@@ -17,7 +18,7 @@ SETUP = """
     import os, sys, threading
     import numba, numpy as np
     import fastopt
-    from fastopt import _threads
+    from fastopt._engine import threads
 
     N = 2**17
 
@@ -66,7 +67,7 @@ def layer_alone(layer):
     return lambda script: layer(script, setup="")
 
 
-needs_two = pytest.mark.skipif(_threads.affinity() < 2, reason="needs two processors")
+needs_two = pytest.mark.skipif(threads.affinity() < 2, reason="needs two processors")
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 
 
@@ -80,14 +81,14 @@ def test_many_python_threads_at_once(layer):
     threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
     for t in threads: t.start()
     for t in threads: t.join()
-    assert _threads.budget() == 2
+    assert threads.budget() == 2
     print([results[seed] == expected[seed] for seed in range(8)])
     """)
     assert out == str([True] * 8)
 
 
 @needs_fork
-@pytest.mark.parametrize("before", ["", "run(0); assert _threads.budget() > 1 or _threads.affinity() == 1"])
+@pytest.mark.parametrize("before", ["", "run(0); assert threads.budget() > 1 or threads.affinity() == 1"])
 def test_a_forked_child_can_step(layer, before):
     # Python 3.12 and later warn of any fork in a process with threads, which is what is tried here.
     out = layer(f"""
@@ -231,7 +232,7 @@ def test_the_number_of_threads_is_the_users(layer):
     kept = numba.get_num_threads()
     numba.set_num_threads(before)
     b = run(2)
-    print(before, kept, numba.get_num_threads(), _threads.budget(), a == b)
+    print(before, kept, numba.get_num_threads(), threads.budget(), a == b)
     """)
     assert out == "2 1 2 2 True"
 
@@ -241,9 +242,9 @@ def test_the_number_of_threads_is_the_users(layer):
 def test_an_affinity_that_narrows_later_is_followed(layer):
     out = layer("""
     expected = run(3)
-    wide = _threads.budget()
+    wide = threads.budget()
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    print(wide, _threads.budget(), run(3) == expected, numba.get_num_threads())
+    print(wide, threads.budget(), run(3) == expected, numba.get_num_threads())
     """)
     assert out == "2 1 True 2"
 
@@ -271,7 +272,7 @@ def test_the_runtime_of_others_keeps_its_setting(layer):
         raise SystemExit
     omp.omp_set_num_threads(1)
     run(0)
-    assert _threads.budget() == 2
+    assert threads.budget() == 2
     print(omp.omp_get_max_threads())
     """)
     if out == "none":
@@ -286,7 +287,7 @@ def test_pytorch_keeps_its_setting(layer):
     import torch
     torch.set_num_threads(1)
     run(0)
-    assert _threads.budget() == 2
+    assert threads.budget() == 2
     print(torch.get_num_threads())
     """)
     assert out == "1"
@@ -294,20 +295,20 @@ def test_pytorch_keeps_its_setting(layer):
 
 def test_a_thread_in_the_workqueue_makes_a_step_serial(monkeypatch):
     used = []
-    monkeypatch.setattr(_threads.numba, "threading_layer", lambda: "workqueue")
-    monkeypatch.setattr(_threads.Kernels, "in_parallel", lambda *arguments: used.append("parallel"), raising=False)
-    monkeypatch.setattr(_threads, "budget", lambda: 2)
-    monkeypatch.setattr(_threads.numba, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(threads.numba, "threading_layer", lambda: "workqueue")
+    monkeypatch.setattr(threads.Kernels, "in_parallel", lambda *arguments: used.append("parallel"), raising=False)
+    monkeypatch.setattr(threads, "budget", lambda: 2)
+    monkeypatch.setattr(threads.numba, "get_num_threads", lambda: 2)
     p, g = np.zeros(2**16), np.ones(2**16)
     opt = fastopt.GD(p, lr=1.0)
-    _threads._workqueue["taken by"] = "another step"
+    threads._workqueue["taken by"] = "another step"
     opt.step(g)
     assert (p == -1).all()
     assert used == []
-    assert _threads._workqueue.pop("taken by") == "another step"
+    assert threads._workqueue.pop("taken by") == "another step"
     opt.step(g)
     assert used == ["parallel"]
-    assert not _threads._workqueue
+    assert not threads._workqueue
 
 
 def test_info():

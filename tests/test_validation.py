@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import fastopt
-from fastopt._catalog import OPTIMIZERS
+from fastopt._bench.catalog import OPTIMIZERS
 
 from .refusals import F32, ones, refuse, refuse_step, refuse_values
 

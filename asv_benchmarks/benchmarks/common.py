@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 
-from fastopt import _catalog
+from fastopt._bench import catalog
 
 _SIZES = {
     "quick": [2**6, 2**16, 2**20],
@@ -16,7 +16,7 @@ if PROFILE not in _SIZES:
     raise ValueError(f"FASTOPT_BENCH must be one of {sorted(_SIZES)}, got {PROFILE!r}")
 SIZES = _SIZES[PROFILE]
 DTYPES = ["float32", "float64"]
-OPTIMIZERS = list(_catalog.OPTIMIZERS)
+OPTIMIZERS = list(catalog.OPTIMIZERS)
 
 
 def arrays(size, dtype, count):
@@ -28,7 +28,7 @@ def arrays(size, dtype, count):
 def optimizer(name, size, dtype, **hyper):
     """Return an optimizer of one array, bound to its gradient and compiled."""
     p, g = arrays(size, dtype, 2)
-    opt = _catalog.OPTIMIZERS[name](p, **hyper)
+    opt = catalog.OPTIMIZERS[name](p, **hyper)
     opt.bind(g)
     opt.step()
     return opt, g

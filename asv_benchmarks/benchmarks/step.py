@@ -1,6 +1,6 @@
 """One step on one array: optimizer x size x dtype."""
 
-from fastopt import _measure
+from fastopt._bench import measure
 
 from .common import DTYPES, OPTIMIZERS, SIZES, optimizer
 
@@ -14,7 +14,7 @@ class Step:
     def setup(self, name, size, dtype):
         self.opt, _ = optimizer(name, size, dtype)
         (group,) = self.opt._groups
-        self.stream = _measure.stream(self.opt)
+        self.stream = measure.stream(self.opt)
         self.stream()
         self.bytes = (3 + 2 * len(group.states)) * group.params[0].nbytes
 
@@ -34,4 +34,4 @@ class Step:
     track_roofline.unit = "fraction of streaming"
 
     def _medians(self):
-        return _measure.medians({"step": self.opt.step, "stream": self.stream}, 200, 1.0)
+        return measure.medians({"step": self.opt.step, "stream": self.stream}, 200, 1.0)

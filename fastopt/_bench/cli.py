@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .. import _threads
-from .._cli import check_room, size
+from .._engine import threads as _threads
 from . import device, gpu, run
+from .command_line import check_room, size
 from .gpu import PEERS as GPU_PEERS
 from .peers import PEERS
 

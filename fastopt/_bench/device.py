@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from .. import _measure
-from .._arrays import Array
-from .._cuda import toolchain
+from .._arrays import driver
+from .._arrays.checks import Array
+from . import measure
 
 # Of the memory that is free, what is left to the libraries for what they allocate besides.
 _KEPT_FREE = 0.1
@@ -22,20 +22,20 @@ DEFAULT_STREAM = 0
 
 def missing() -> str | None:
     """Return why nothing can run on a GPU here, in the words of ``fastopt.info()["cuda"]``, or None."""
-    said = toolchain.describe()
+    said = driver.describe()
     return said.removeprefix("no: ") if said.startswith("no") else None
 
 
 def synchronize() -> None:
     """Wait for everything that the GPU was asked for."""
-    toolchain.module().synchronize()
+    driver.module().synchronize()
 
 
 def room() -> int:
     """Return how many bytes can be allocated on the GPU; in the simulator, that lies in host memory."""
-    if toolchain.simulated():
-        return _measure.memory() // 2
-    free, _ = toolchain.module().current_context().get_memory_info()
+    if driver.simulated():
+        return measure.memory() // 2
+    free, _ = driver.module().current_context().get_memory_info()
     return int(free * (1 - _KEPT_FREE))
 
 
@@ -55,9 +55,9 @@ def call(function: Callable[[], object], calls: int) -> float:
     In the simulator, which does not know times, by the host's clock.
     """
     synchronize()
-    if toolchain.simulated():
+    if driver.simulated():
         return host(function, calls)
-    cuda = toolchain.module()
+    cuda = driver.module()
     start, end = cuda.event(), cuda.event()
     start.record()
     for _ in range(calls):
@@ -90,25 +90,25 @@ class Copy:
         count = max(nbytes // 2, 1)
         whole, rest = divmod(count, _PIECE)
         self._pieces = [_PIECE] * whole + [rest] * bool(rest)
-        with toolchain.on(0):
-            cuda = toolchain.module()
+        with driver.on(0):
+            cuda = driver.module()
             self._arrays = [cuda.device_array(min(count, _PIECE), np.uint8) for _ in range(2)]
-            self._to, self._from = map(toolchain.address_of, self._arrays)
+            self._to, self._from = map(driver.address_of, self._arrays)
 
     def __call__(self) -> None:
-        if toolchain.simulated():
+        if driver.simulated():
             for piece in self._pieces:
                 self._arrays[0][:piece].copy_to_device(self._arrays[1][:piece])
             return
-        from cuda.bindings import driver
+        from cuda.bindings import driver as bindings
 
         for piece in self._pieces:
-            checked(driver.cuMemcpyDtoDAsync(self._to, self._from, piece, DEFAULT_STREAM))
+            checked(bindings.cuMemcpyDtoDAsync(self._to, self._from, piece, DEFAULT_STREAM))
 
 
 def put(values: Array, count: int) -> Any:
     """Return an array on the GPU of `count` elements, in which `values` repeat."""
-    cuda = toolchain.module()
+    cuda = driver.module()
     if count <= values.size:
         return cuda.to_device(np.ascontiguousarray(values[:count]))
     out, tile = cuda.device_array(count, values.dtype), cuda.to_device(values)
@@ -127,32 +127,32 @@ class Graph:
 
     def __init__(self, enqueue: Callable[[int], object]) -> None:
         self._enqueue = enqueue
-        if toolchain.simulated():
+        if driver.simulated():
             return
-        from cuda.bindings import driver
+        from cuda.bindings import driver as bindings
 
         synchronize()
-        (self._stream,) = checked(driver.cuStreamCreate(1))  # does not wait for the default stream
+        (self._stream,) = checked(bindings.cuStreamCreate(1))  # does not wait for the default stream
         self.handle = int(self._stream)
-        mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
-        checked(driver.cuStreamBeginCapture(self._stream, mode))
+        mode = bindings.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+        checked(bindings.cuStreamBeginCapture(self._stream, mode))
         try:
             enqueue(self.handle)
         finally:
-            (graph,) = checked(driver.cuStreamEndCapture(self._stream))
-        (self._executable,) = checked(driver.cuGraphInstantiate(graph, 0))
+            (graph,) = checked(bindings.cuStreamEndCapture(self._stream))
+        (self._executable,) = checked(bindings.cuGraphInstantiate(graph, 0))
 
     def __call__(self) -> None:
         self.replay(DEFAULT_STREAM)
 
     def replay(self, handle: int) -> None:
         """Enqueue what was captured on a stream."""
-        if toolchain.simulated():
+        if driver.simulated():
             self._enqueue(handle)
             return
-        from cuda.bindings import driver
+        from cuda.bindings import driver as bindings
 
-        checked(driver.cuGraphLaunch(self._executable, handle))
+        checked(bindings.cuGraphLaunch(self._executable, handle))
 
 
 def checked(answer: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -14,12 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from .. import _measure
-from .._arrays import Array
-from .._catalog import OPTIMIZERS
-from .._cuda import toolchain
+from .._arrays import driver
+from .._arrays.checks import Array
 from ..optimizers.adam import Adam
-from . import device, run
+from . import device, measure, run
+from .catalog import OPTIMIZERS
 from .peers import BETAS, EPS, LR, MissingPeerError, Peer, compiled_optax
 
 #: Bytes of an Adam step per float32 element.
@@ -32,7 +31,7 @@ def _torch() -> tuple[Any, str]:
         import torch  # seconds, and only where it is installed
     except ImportError:
         raise MissingPeerError("torch is not installed") from None
-    if toolchain.simulated():
+    if driver.simulated():
         return torch, "cpu"
     if not torch.cuda.is_available():
         raise MissingPeerError(f"torch {torch.__version__} sees no GPU")
@@ -53,7 +52,7 @@ def _cupy() -> Any:
 
 def library() -> str:
     """Return whose arrays fastopt is measured with: PyTorch's if it is here with a GPU, otherwise numba-cuda's."""
-    if toolchain.simulated():
+    if driver.simulated():
         return "numba-cuda"
     try:
         _torch()
@@ -72,7 +71,7 @@ def on_device(arrays: Sequence[Array], of: str | None = None) -> list[Any]:
     if of == "cupy":
         cupy = _cupy()
         return [cupy.asarray(a) for a in arrays]
-    return [toolchain.module().to_device(a) for a in arrays]
+    return [driver.module().to_device(a) for a in arrays]
 
 
 def on_host(arrays: Sequence[Any]) -> list[Array]:
@@ -201,7 +200,7 @@ def cupy(params: Sequence[Array], grads: Sequence[Array]) -> Any:
 def optax(params: Sequence[Array], grads: Sequence[Array]) -> Any:
     """Optax's Adam, compiled by JAX, its buffers donated."""
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # three quarters of the memory, else
-    step, held, _ = compiled_optax(params, grads, "cpu" if toolchain.simulated() else "gpu")
+    step, held, _ = compiled_optax(params, grads, "cpu" if driver.simulated() else "gpu")
     return device.OwnStreams(step), lambda: [np.asarray(p) for p in held[0]]
 
 
@@ -240,16 +239,16 @@ def least(elements: int) -> int:
 def release() -> None:
     """Return to the GPU what libraries keep of memory that nobody uses any more."""
     gc.collect()
-    if toolchain.simulated():
+    if driver.simulated():
         return
-    toolchain.module().current_context().deallocations.clear()
+    driver.module().current_context().deallocations.clear()
     if "torch" in sys.modules:
         sys.modules["torch"].cuda.empty_cache()
     if "cupy" in sys.modules:
         sys.modules["cupy"].get_default_memory_pool().free_all_blocks()
 
 
-def roofline(elements: int, seconds: float = 1.0) -> Iterator[_measure.Speed]:
+def roofline(elements: int, seconds: float = 1.0) -> Iterator[measure.Speed]:
     """Yield what each optimizer makes of the GPU's memory, beside a copy of as many bytes."""
     rng = np.random.default_rng(0)
     p, g = (rng.random(elements, np.float32) for _ in range(2))
@@ -263,8 +262,8 @@ def roofline(elements: int, seconds: float = 1.0) -> Iterator[_measure.Speed]:
         }
         for function in functions.values():
             function()
-        taken = _measure.times(functions, rounds=200, seconds=seconds, turn=run.TURN, call=device.call)
-        yield _measure.speed_of(cls, elements, np.dtype(np.float32), moved, taken)
+        taken = measure.times(functions, rounds=200, seconds=seconds, turn=run.TURN, call=device.call)
+        yield measure.speed_of(cls, elements, np.dtype(np.float32), moved, taken)
         release()
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .._arrays import Array
+from .._arrays.checks import Array
 from ..optimizers.adam import Adam
 
 LR, BETAS, EPS = 1e-3, (0.9, 0.999), 1e-8

@@ -13,11 +13,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import _compile, _measure, _threads
-from .._arrays import Array
-from .._catalog import OPTIMIZERS
-from .._info import info
+from .._api.info import info
+from .._arrays.checks import Array
+from .._engine import threads as _threads
+from .._kernels import compiler
 from ..optimizers.adam import Adam
+from . import measure
+from .catalog import OPTIMIZERS
 from .peers import BETAS, EPS, LR, PEERS, MissingPeerError, Peer
 
 OWN = ("fastopt", "fastopt bound")
@@ -111,7 +113,7 @@ def _streaming(elements: int) -> Callable[[], object]:
     """Return a function that moves as many bytes as an Adam step over as many elements."""
     optimizer = Adam(np.ones(elements, np.float32))
     optimizer.bind(np.ones(elements, np.float32))
-    return _measure.stream(optimizer)
+    return measure.stream(optimizer)
 
 
 def _batches(elements: int, peers: Sequence[str]) -> list[tuple[int, Sequence[str]]]:
@@ -162,10 +164,10 @@ def compare(
             functions["streaming", k], errors["streaming"] = machine.streaming(elements), 0.0
             functions["streaming", k]()
         seconds = budget / len(batches)
-        times = _measure.times(functions, rounds=_ROUNDS, seconds=seconds, turn=TURN, call=machine.call)
+        times = measure.times(functions, rounds=_ROUNDS, seconds=seconds, turn=TURN, call=machine.call)
         for (name, k), turns in times.items():
             taken.setdefault(name, []).append(turns)
-            ratios.setdefault(name, []).append(_measure.ratio(turns, times[OWN[0], k]))
+            ratios.setdefault(name, []).append(measure.ratio(turns, times[OWN[0], k]))
         functions.clear()
         machine.release()
     for name, own in taken.items():
@@ -174,10 +176,10 @@ def compare(
         yield Row(case, len(params), elements, name, median, low, high, ratio, errors[name])
 
 
-def roofline(elements: int) -> Iterator[_measure.Speed]:
+def roofline(elements: int) -> Iterator[measure.Speed]:
     """Yield what each optimizer makes of the machine's memory."""
     for cls in OPTIMIZERS.values():
-        yield _measure.speed(cls, elements, np.dtype(np.float32), seconds=2, beside_numpy=False)
+        yield measure.speed(cls, elements, np.dtype(np.float32), seconds=2, beside_numpy=False)
 
 
 def header(threads: int) -> dict[str, Any]:
@@ -209,4 +211,4 @@ def warm() -> None:
     """Compile what will be measured."""
     spec = Adam.with_hyperparameters().plain_spec(np.dtype(np.float32))
     for parallel in (False, True):
-        _compile.sweep(spec, parallel)
+        compiler.sweep(spec, parallel)

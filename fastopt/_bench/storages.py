@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from .._arrays import Array
-from .._catalog import OPTIMIZERS
+from .._arrays.checks import Array
 from . import gpu
+from .catalog import OPTIMIZERS
 
 #: The format of parameters and gradients, and what an optimizer is given. All arithmetic but that of the last two is in
 #: float32.

@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 
-from .._functions import as_function
-from .._hyper import betas, epsilon, rate
-from .._optimizer import Optimizer
-from .._power import power
+from .._api.functional import as_function
+from .._api.hyperparameters import betas, epsilon, rate
+from .._api.optimizer import Optimizer
+from .._kernels.power import power
 
 __all__ = ["Adam", "AdamW", "adam", "adamw"]
 

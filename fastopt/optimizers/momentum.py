@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .._functions import as_function
-from .._hyper import decay, flag, optional_fraction, rate
-from .._optimizer import Optimizer
+from .._api.functional import as_function
+from .._api.hyperparameters import decay, flag, optional_fraction, rate
+from .._api.optimizer import Optimizer
 
 __all__ = ["Momentum", "momentum"]
 

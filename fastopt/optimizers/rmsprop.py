@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from .._functions import as_function
-from .._hyper import decay, epsilon, flag, rate
-from .._optimizer import Optimizer
+from .._api.functional import as_function
+from .._api.hyperparameters import decay, epsilon, flag, rate
+from .._api.optimizer import Optimizer
 
 __all__ = ["RMSprop", "rmsprop"]
 

@@ -6,7 +6,7 @@ import ml_dtypes
 import numpy as np
 
 import fastopt
-from fastopt._scaled import BLOCK
+from fastopt._storage.int8 import BLOCK
 
 from ..cases import make, random
 from ..expressions import expression

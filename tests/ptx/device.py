@@ -1,4 +1,4 @@
-"""A stand-in for the driver and the device below :mod:`fastopt._cuda.toolchain`.
+"""A stand-in for the driver and the device below :mod:`fastopt._arrays.driver`.
 
 The package, numba-cuda's compiler, NVVM, link-time optimization and numba-cuda's conversion of arguments are the real
 ones. Kernels are executed by :mod:`tests.ptx.execute`, from the PTX that a device would be given, at the addresses of
@@ -12,8 +12,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from fastopt import _compile
-from fastopt._cuda import plan, toolchain
+from fastopt._engine import gpu, streams
+from fastopt._kernels import compiler
 
 from .execute import Launch
 from .memory import Array, Memory
@@ -110,20 +110,18 @@ class Device:
             m.setattr(dispatcher._Kernel, "bind", lambda kernel: None)
             m.setattr(dispatcher._Kernel, "launch", launch)
             m.setattr(driver, "_to_core_stream", lambda stream: stream)
-            m.setattr(toolchain, "why_not", lambda: None)
-            m.setattr(toolchain, "on", lambda number: contextlib.nullcontext())
-            m.setattr(toolchain, "blocks", lambda number: device.blocks)
-            m.setattr(toolchain, "address_of", lambda array: array.address)
-            m.setattr(toolchain, "copy_of", self._copy_of)
-            m.setattr(
-                toolchain, "zeros", lambda shape, dtype, order: self.array(np.zeros(shape, dtype, order), "a state")
-            )
-            m.setattr(toolchain, "stream", lambda handle: 0)
-            m.setattr(toolchain, "capturing", lambda handle: False)
-            m.setattr(toolchain, "device_at", lambda address: 0)
-            m.setattr(toolchain, "read", _read)
-            m.setattr(toolchain, "write", _write)
-            m.setattr(toolchain, "Uploads", _Uploads)
+            m.setattr(driver, "why_not", lambda: None)
+            m.setattr(driver, "on", lambda number: contextlib.nullcontext())
+            m.setattr(streams, "blocks", lambda number: device.blocks)
+            m.setattr(driver, "address_of", lambda array: array.address)
+            m.setattr(driver, "copy_of", self._copy_of)
+            m.setattr(driver, "zeros", lambda shape, dtype, order: self.array(np.zeros(shape, dtype, order), "a state"))
+            m.setattr(streams, "stream", lambda handle: 0)
+            m.setattr(streams, "capturing", lambda handle: False)
+            m.setattr(driver, "device_at", lambda address: 0)
+            m.setattr(driver, "read", _read)
+            m.setattr(driver, "write", _write)
+            m.setattr(streams, "Uploads", _Uploads)
             forget()
             try:
                 yield self
@@ -133,9 +131,9 @@ class Device:
 
 def forget():
     """Forget the kernels and tables of a device."""
-    for cache in (_compile.device_sweep, plan._chunks, plan._table, toolchain._launcher):
+    for cache in (compiler.device_sweep, gpu._chunks, gpu._table, streams._launcher):
         cache.cache_clear()
-    _compile._advances.clear()
+    compiler._advances.clear()
 
 
 def _read(address, out):

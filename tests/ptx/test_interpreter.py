@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 import fastopt
-from fastopt import _compile
-from fastopt._cuda import plan, toolchain
+from fastopt._arrays import driver as fastopt_driver
+from fastopt._engine import gpu, streams
+from fastopt._kernels import compiler
 
 from .device import Device
 from .execute import Launch
@@ -225,7 +226,7 @@ def test_nothing_of_the_stand_in_stays(installed, monkeypatch):
     from numba.cuda import codegen, dispatcher
     from numba.cuda.cudadrv import driver
 
-    places = (toolchain, dispatcher, dispatcher._Kernel, codegen.CUDACodeLibrary, driver)
+    places = (fastopt_driver, streams, dispatcher, dispatcher._Kernel, codegen.CUDACodeLibrary, driver)
 
     def contents():
         return {(place, name): value for place in places for name, value in vars(place).items()}
@@ -237,8 +238,8 @@ def test_nothing_of_the_stand_in_stays(installed, monkeypatch):
         p = device.array(np.ones(3, np.float32))
         fastopt.gd(p, device.array(np.ones(3, np.float32), writable=False), lr=0.5)
         assert p.array.tolist() == [0.5] * 3
-        assert _compile.device_sweep.cache_info().currsize == 1
+        assert compiler.device_sweep.cache_info().currsize == 1
     after = contents()
     assert all(after[key] is before[key] for key in replaced)
-    for cache in (_compile.device_sweep, plan._table, plan._chunks):
+    for cache in (compiler.device_sweep, gpu._table, gpu._chunks):
         assert cache.cache_info().currsize == 0

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 import fastopt
-from fastopt import _compile
-from fastopt._catalog import OPTIMIZERS
-from fastopt._cuda import toolchain
-from fastopt._scaled import BLOCK
+from fastopt._arrays import driver
+from fastopt._bench.catalog import OPTIMIZERS
+from fastopt._kernels import compiler
+from fastopt._storage.int8 import BLOCK
 
 from ..cases import CASES, assert_same_bits, call, every_case, every_dtype, make, name_of, random
 from ..test_cuda import CAPABILITIES
@@ -200,10 +200,10 @@ def test_elements_beyond_32_bits(start, device):
     chunk = np.array([[0, start, size]])
     table = device.array(np.array([a.address for a in ours]) - before, "table", writable=False)
     chunks = device.array(chunk, "chunks", writable=False)
-    kernel = _compile.device_sweep(spec, False, 0)
-    launch = toolchain.launcher(kernel, 1, _compile.device_threads(spec, toolchain.threads()), 0)
+    kernel = compiler.device_sweep(spec, False, 0)
+    launch = driver.launcher(kernel, 1, compiler.device_threads(spec, driver.threads()), 0)
     launch(np.uint64(table.address), 1, np.uint64(chunks.address), 1, tuple(scalars), seed, step)
     addresses = (np.array([a.ctypes.data for a in twins]) - before).astype(np.uint64)
-    _compile.sweep(spec, False)(addresses[:, None], np.array([0, 1]), chunk, scalars, seed, step)
+    compiler.sweep(spec, False)(addresses[:, None], np.array([0, 1]), chunk, scalars, seed, step)
     assert_same_bits([a.array for a in ours], twins)
     assert twins[3].all()

@@ -12,8 +12,9 @@ import pytest
 from numba import cuda
 
 import fastopt
-from fastopt import _compile
-from fastopt._cuda import arrays, plan, toolchain
+from fastopt._arrays import driver, gpu
+from fastopt._engine import gpu as plan
+from fastopt._kernels import compiler
 
 from .device import Device, Packed, host
 
@@ -111,7 +112,7 @@ def test_a_dtype_that_only_dlpack_has():
             capsule = super().__dlpack__(stream=stream)
             get = ctypes.pythonapi.PyCapsule_GetPointer
             get.restype, get.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
-            tensor = arrays._Tensor.from_address(get(capsule, b"dltensor"))
+            tensor = gpu._Tensor.from_address(get(capsule, b"dltensor"))
             assert (tensor.code, tensor.bits) == (1, 16)
             tensor.code = 4
             return capsule
@@ -178,13 +179,13 @@ STREAMS = [
 @pytest.mark.parametrize("stream", STREAMS, ids=range(len(STREAMS)))
 def test_streams(stream, monkeypatch):
     seen = []
-    monkeypatch.setattr(toolchain, "stream", lambda handle: seen.append(handle) or cuda.stream())
+    monkeypatch.setattr(driver, "stream", lambda handle: seen.append(handle) or cuda.stream())
     p, g = pair()
     fastopt.GD(Device(p), lr=0.5).step(Device(g), stream=stream)
     fastopt.gd(Device(p), Device(g), lr=0.5, stream=stream)
     assert (p == -1).all()
     assert set(seen) <= {0, 7}
-    assert seen == [arrays.stream_handle(stream, None)] * 2
+    assert seen == [gpu.stream_handle(stream, None)] * 2
 
 
 @pytest.mark.parametrize("stream", ["main", -1, True, 1.5])
@@ -205,20 +206,20 @@ def test_the_stream_of_the_library(monkeypatch):
         return SimpleNamespace(cuda_stream=11, ptr=12)
 
     fake = SimpleNamespace(cuda=SimpleNamespace(current_stream=current, get_current_stream=current))
-    monkeypatch.setitem(arrays.sys.modules, "torch", fake)
-    monkeypatch.setitem(arrays.sys.modules, "cupy", fake)
+    monkeypatch.setitem(gpu.sys.modules, "torch", fake)
+    monkeypatch.setitem(gpu.sys.modules, "cupy", fake)
     for library, handle in [("torch", 11), ("cupy", 12)]:
         kind = type("Array", (Packed,), {"__module__": library, "detach": lambda self: self})
-        assert arrays.stream_handle(None, arrays.header("p", kind(np.ones(3), device=0))) == handle
+        assert gpu.stream_handle(None, gpu.header("p", kind(np.ones(3), device=0))) == handle
     assert asked == [0, 0]
-    assert arrays.stream_handle(None, arrays.header("p", Device(np.ones(3)))) == 0
+    assert gpu.stream_handle(None, gpu.header("p", Device(np.ones(3)))) == 0
 
 
 @pytest.fixture
 def waits(monkeypatch):
     """Return the list of all that streams are told to wait for."""
     seen = []
-    monkeypatch.setattr(toolchain, "wait", lambda maker, handle: seen.append((maker, handle)))
+    monkeypatch.setattr(driver, "wait", lambda maker, handle: seen.append((maker, handle)))
     return seen
 
 
@@ -253,7 +254,7 @@ def test_states_of_a_library_are_made_on_its_stream(waits, monkeypatch):
         zeros_like=lambda like, dtype: kind(np.zeros_like(like.array)),
         float32=np.float32,
     )
-    monkeypatch.setitem(arrays.sys.modules, "torch", fake)
+    monkeypatch.setitem(gpu.sys.modules, "torch", fake)
     p, g = pair()
     opt = fastopt.Momentum(kind(p))
     opt.step(kind(g), stream=3)
@@ -263,7 +264,7 @@ def test_states_of_a_library_are_made_on_its_stream(waits, monkeypatch):
 
 def test_calls_on_one_stream_from_two_threads_do_not_mix(monkeypatch):
     """They share a table of addresses: nothing may come between filling it and the launch that reads it."""
-    send, other = toolchain.Uploads.send, threading.Event()
+    send, other = driver.Uploads.send, threading.Event()
     calls = []
 
     def slow(self, *arguments):
@@ -274,7 +275,7 @@ def test_calls_on_one_stream_from_two_threads_do_not_mix(monkeypatch):
         else:
             other.set()
 
-    monkeypatch.setattr(toolchain.Uploads, "send", slow)
+    monkeypatch.setattr(driver.Uploads, "send", slow)
     params = [np.full(5, k, np.float32) for k in (1, 2)]
     threads = [
         threading.Thread(target=fastopt.gd, args=(Device(p), Device(np.ones(5, np.float32))), kwargs={"lr": 1.0})
@@ -299,13 +300,13 @@ def test_the_default_stream_of_each_thread_has_a_table_of_its_own(monkeypatch):
 
 
 def test_functions_and_classes_are_launched_alike(monkeypatch):
-    seen, launcher = [], toolchain.launcher
-    monkeypatch.setattr(toolchain, "launcher", lambda kernel, *rest: seen.append(rest) or launcher(kernel, *rest))
-    monkeypatch.setattr(_compile, "device_threads", lambda spec, usual: usual + 1)
+    seen, launcher = [], driver.launcher
+    monkeypatch.setattr(driver, "launcher", lambda kernel, *rest: seen.append(rest) or launcher(kernel, *rest))
+    monkeypatch.setattr(compiler, "device_threads", lambda spec, usual: usual + 1)
     p, g = pair()
     fastopt.GD(Device(p)).step(Device(g))
     fastopt.gd(Device(p), Device(g))
-    assert seen[0] == seen[1] == (1, toolchain.threads() + 1, 0)
+    assert seen[0] == seen[1] == (1, driver.threads() + 1, 0)
 
 
 class TestGraphs:
@@ -316,7 +317,7 @@ class TestGraphs:
         grad = Device(g)
         plain.bind(Device(g.copy()))
         opt.step(grad)
-        monkeypatch.setattr(toolchain, "capturing", lambda handle: True)
+        monkeypatch.setattr(driver, "capturing", lambda handle: True)
         opt.step(grad)
         unchanged(given, lambda: opt.step(Device(g.copy())), RuntimeError, "other addresses")
         unchanged(plain.params, plain.step, RuntimeError, "capturable=True")

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 import fastopt
-from fastopt import _cli
-from fastopt._bench import device, gpu, run, storages
+from fastopt._bench import command_line, device, gpu, run, storages
 
 from . import libraries
 
@@ -34,7 +33,7 @@ def test_every_baseline_is_right(name, monkeypatch):
 
 def test_what_is_measured_is_written(tmp_path, capsys):
     file = tmp_path / "figures.json"
-    assert _cli.main([*QUICK, "--json", str(file)]) == 0
+    assert command_line.main([*QUICK, "--json", str(file)]) == 0
     out = capsys.readouterr().out
     assert "one float32 Adam step, simulated" in out
     assert "CuPy: not measured: cupy is not installed" in out
@@ -53,7 +52,7 @@ def test_a_wrong_baseline_shows(monkeypatch, capsys):
         return step, lambda: [p + np.float32(1e-3) for p in read()]
 
     monkeypatch.setitem(gpu.PEERS, "CuPy", wrong)
-    assert _cli.main([*QUICK, "--only", "CuPy"]) == 1
+    assert command_line.main([*QUICK, "--only", "CuPy"]) == 1
     assert "WRONG" in capsys.readouterr().out
 
 
@@ -63,7 +62,7 @@ def test_a_wrong_baseline_shows(monkeypatch, capsys):
 )
 def test_what_is_for_the_cpu_is_refused(arguments, words, capsys):
     with pytest.raises(SystemExit) as caught:
-        _cli.main([*QUICK, *arguments])
+        command_line.main([*QUICK, *arguments])
     assert caught.value.code == 2
     assert words in capsys.readouterr().err
 
@@ -71,7 +70,7 @@ def test_what_is_for_the_cpu_is_refused(arguments, words, capsys):
 def test_more_than_the_memory_of_the_gpu_is_refused(monkeypatch, capsys):
     monkeypatch.setattr(device, "room", lambda: 2**20)
     with pytest.raises(SystemExit) as caught:
-        _cli.main([*QUICK, "--sizes", "2^20"])
+        command_line.main([*QUICK, "--sizes", "2^20"])
     assert caught.value.code == 2
     assert "1_048_576 elements take 0.0 GiB of the GPU's memory; 0.0 are free" in capsys.readouterr().err
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import fastopt
-from fastopt._cuda import plan
+from fastopt._engine import gpu
 
 from ..cases import CASES, assert_same_bits, call, every_case, every_dtype, make, random
 from ..expressions import expression
@@ -74,7 +74,7 @@ def test_capturable_counts_on_the_device(case, dtype):
 
 
 def test_chunks_blocks_and_many_tensors(monkeypatch):
-    monkeypatch.setattr(plan, "CHUNK", 32)
+    monkeypatch.setattr(gpu, "CHUNK", 32)
     sizes = [1, 0, 31, 32, 33, 100, 4]
     params, grads = ([random(s, np.float32, k + n) for n, s in enumerate(sizes)] for k in (0, 10))
     expected = [p.copy() for p in params]

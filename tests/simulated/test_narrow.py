@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import fastopt
-from fastopt._scaled import BLOCK
+from fastopt._storage.int8 import BLOCK
 
 from ..cases import assert_same_bits, random
 from .device import Device, host

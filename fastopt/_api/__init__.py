@@ -1,0 +1,1 @@
+"""What users call: optimizers, functions, jitable, minimize, checkpoints, conventions, info."""

@@ -1,0 +1,121 @@
+"""Checkpoints: an optimizer as a flat dict of numbers and arrays, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .._arrays import gpu
+from .._arrays.checks import MOST_STEPS, Array, check_integer, check_layout, check_like
+from .._storage.codecs import ELEMENTS
+from .._storage.evaluator import Builder, value
+from .._storage.formats import number_of, raw, rows_of
+from .._storage.int8 import Scaled8
+from .._storage.layout import CODECS
+
+if TYPE_CHECKING:
+    from .optimizer import Optimizer
+
+
+def save(optimizer: Optimizer) -> dict[str, Any]:
+    """Return what :meth:`fastopt.Optimizer.state_dict` promises."""
+    saved: dict[str, Any] = {
+        "optimizer": type(optimizer).__name__,
+        "step": optimizer.step_count,
+        "seed": optimizer._seed,
+        **_settings(optimizer),
+    }
+    plain = (item for item in optimizer.describe() if item[1] is not None and not callable(item[1]))
+    saved.update(plain)
+    saved.update({key: gpu.copy(a) for key, a in _states(optimizer)})
+    return saved
+
+
+def _entry(key: Hashable) -> str:
+    """Return a key as a part of an entry's name: none ends in ".npy", which ``numpy.load`` takes for that of a file."""
+    text = str(key)
+    return f"{text}/" if text.rstrip("/").endswith(".npy") else text
+
+
+def _settings(optimizer: Optimizer) -> dict[str, str]:
+    """Return what a resumed run depends on and a checkpoint cannot change: how parameters are rounded."""
+    master = {} if optimizer._master is None else {"master": optimizer._master}
+    return {"rounding": optimizer._rounding, **master}
+
+
+def _states(optimizer: Optimizer) -> list[tuple[str, Array]]:
+    structure = optimizer._structure
+    single = structure.kind == "array"
+    return [
+        (name if single else f"{name}/{_entry(structure.keys[t])}", a)
+        for name, row in optimizer._states.items()
+        for t, a in enumerate(row)
+        if a is not None
+    ]
+
+
+def decode(optimizer: Optimizer, name: str) -> list[Array]:
+    """Return what :meth:`fastopt.Optimizer.decoded` promises."""
+    names = optimizer._state_names
+    if name != "params" and name not in names:
+        raise ValueError(f"name must be one of {', '.join(('params', *names))}; got {name!r}")
+    found = []
+    for t, array in enumerate(optimizer._arrays):
+        param, *states = optimizer._codecs[t]
+        if name == "params":
+            codec, stored = CODECS[param], [array, *(optimizer._states[row][t] for row in rows_of(param))]
+        else:
+            codec, stored = CODECS[states[names.index(name)]], [optimizer._states[name][t]]
+        flat = [value(raw(gpu.copy(a)).ravel(order="A")) for a in stored if a is not None]
+        scale = None
+        if isinstance(codec, Scaled8) and (scales := optimizer._states[f"{name}_scale"][t]) is not None:
+            scale = value(codec.spread(gpu.copy(scales), array.size))
+        number = ELEMENTS[number_of(param)]
+        numbers = codec.read(Builder(), flat, number, scale, careful=True).array
+        found.append(numbers.reshape(array.shape, order="C" if array.flags.c_contiguous else "F"))
+    return found
+
+
+def load(optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
+    """Do what :meth:`fastopt.Optimizer.load_state_dict` promises."""
+    own = type(optimizer).__name__
+    if not isinstance(saved, Mapping):
+        raise TypeError(f"the checkpoint must be a mapping, got {type(saved).__name__}")
+    of = str(saved.get("optimizer"))
+    if of != own:
+        raise ValueError(f"the checkpoint must be of {own}, got one of {of}")
+    states = dict(_states(optimizer))
+    hyper = {n: np.asarray(saved[n]).tolist() for n in optimizer._fields if n in saved}
+    for name, own_setting in _settings(optimizer).items():
+        if name in saved and str(saved[name]) != own_setting:
+            raise ValueError(
+                f"the checkpoint must be of {name}={own_setting!r}, as the optimizer is; got {str(saved[name])!r}"
+            )
+    optional = {name for name, value in optimizer.hyperparameters.items() if value is None} | {"lr", "seed"}
+    required = ({"step", *states, *optimizer._fields, *_settings(optimizer)} - optional) | {"optimizer"}
+    missing = sorted(required - set(saved))
+    extra = sorted(set(saved) - required - optional)
+    if missing or extra:
+        raise ValueError(f"the checkpoint lacks the entries {missing} and has the extra ones {extra}")
+    step = check_integer("step", np.asarray(saved["step"]).tolist(), 0, MOST_STEPS)
+    for key, state in states.items():
+        check_layout(f"the state {key!r}", state, written=True)
+    loaded = {key: raw(np.asarray(saved[key])) for key in states}
+    for key, array in loaded.items():
+        state = states[key]
+        if array.dtype != state.dtype:
+            raise TypeError(f"{key} must have the dtype of the state, {state.dtype}; got {array.dtype}")
+        if array.shape != state.shape:
+            check_like(key, array, "the state", state)
+    seed = check_integer("seed", np.asarray(saved["seed"]).tolist(), 0) if "seed" in saved else optimizer._seed
+    if callable(optimizer.lr):
+        hyper.pop("lr", None)
+    optimizer._set_hyperparameters(dict.fromkeys(optional - {"lr", "seed", "reproducible"}) | hyper)
+    for key, array in loaded.items():
+        gpu.fill(states[key], array)
+    optimizer._seed = seed
+    for group in optimizer._groups:
+        group.seed = seed
+    optimizer.step_count = step

@@ -1,0 +1,284 @@
+"""The functions: one update of one parameter, with the caller's own state arrays."""
+
+from __future__ import annotations
+
+import dis
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from .._arrays.checks import (
+    Array,
+    as_gradient,
+    check_array,
+    check_disjoint,
+    check_gradient,
+    check_integer,
+    check_like,
+    format_of,
+    is_on_gpu,
+)
+from .._engine import threads
+from .._engine.gpu import update as update_on_gpu
+from .._engine.plan import chunks_of
+from .._engine.scalars import Packer
+from .._kernels import compiler
+from .._kernels.cache import warn_if_useless
+from .._kernels.cpu import LARGE, UNSURE
+from .._storage.formats import STATES, check_rounding, number_of, param_codec, state_codec
+from .method import Method
+
+_cached_chunks = functools.lru_cache(maxsize=16)(chunks_of)
+
+
+def as_function(cls: type[Any]) -> Callable[..., Array]:
+    """Return the function form of an optimizer class, named like it in lower case."""
+    name = cls.__name__.lower()
+    every = cls.states
+    timed = _depends_on_step(cls)
+    methods = cls.with_hyperparameters
+
+    def function(p: Array, g: Array, *states: Array, **keywords: Any) -> Array:
+        if timed and "step" not in keywords:
+            raise TypeError(f"{name}() needs step: the number of this update, counted from 1")
+        step, stream = keywords.pop("step", None), keywords.pop("stream", None)
+        if timed or step is not None:
+            step = check_integer("step", step, 1)
+        seed = check_integer("seed", keywords.pop("seed"), 0) if "seed" in keywords else 0
+        rounding = keywords.pop("rounding", "nearest")
+        if rounding not in ("nearest", "stochastic"):
+            raise ValueError(f"rounding must be nearest or stochastic, got {rounding!r}; the classes have more")
+        twice = [state for state in every[: len(states)] if state in keywords]
+        if twice:
+            raise TypeError(f"{name}() got multiple values for {', '.join(twice)}")
+        rest = [keywords.pop(state, None) for state in every[len(states) :]]
+        # What may change while it stays the same object, such as an array, must not be what a method is found by.
+        constant = not keywords or all(map(_is_constant, keywords.values()))
+        method = methods(**keywords) if constant else methods.__wrapped__(cls, **keywords)
+        if callable(method.lr):
+            raise TypeError(f"{name}() takes a number as lr: call the schedule yourself")
+        active = method.active_states()
+        prefix = len(states) == len(active) and active == every[: len(states)]
+        if not prefix or any(state is None for state in states) or any(state is not None for state in rest):
+            states = _check_states(name, every, active, (*states, *rest))
+        update_arrays(method, (g, p, *states), ("g", "p", *active), step, stream=stream, rounding=rounding, seed=seed)
+        return p
+
+    function.__name__ = function.__qualname__ = name
+    function.__module__ = cls.__module__
+    function.__signature__ = _signature(cls, timed)  # type: ignore[attr-defined]
+    function.__doc__ = _document(cls, name, timed)
+    return function
+
+
+def _is_constant(value: Any) -> bool:
+    return type(value) in _CONSTANT or (type(value) is tuple and all(type(item) in _CONSTANT for item in value))
+
+
+_CONSTANT = frozenset({bool, float, int, type(None), np.float32, np.float64, np.int64})
+
+
+def _check_states(
+    name: str, every: tuple[str, ...], active: tuple[str, ...], given: tuple[Any, ...]
+) -> tuple[Any, ...]:
+    """Return the active states of all that were given."""
+    if len(given) > len(every):
+        takes = ", ".join(("p", "g", *every))
+        raise TypeError(f"{name}() takes the arrays {takes}; got {len(given) + 2} arrays")
+    by_name = dict(zip(every, given, strict=True))
+    for state, array in by_name.items():
+        if (array is None) == (state in active):
+            needs = "needs" if state in active else "has no use for"
+            raise TypeError(f"{name}() with these hyperparameters {needs} the state {state}")
+    return tuple(by_name[state] for state in active)
+
+
+def update_arrays(
+    method: Method,
+    arrays: Sequence[Any],
+    names: Sequence[str],
+    step: int | None,
+    *,
+    stream: Any = None,
+    rounding: str = "nearest",
+    seed: int = 0,
+) -> None:
+    """Check the gradient, the parameter and the states, in this order, and update them.
+
+    `rounding`: of a parameter of 16 bits, "nearest" or "stochastic", by `seed` and `step`.
+    """
+    p = arrays[1]
+    if not isinstance(p, np.ndarray) and is_on_gpu(p):
+
+        def look(headers: Sequence[Array]) -> tuple[tuple[str, ...], int]:
+            codecs, *_ = _codecs_of(headers, names, rounding)
+            return codecs, _step_for(codecs, step)
+
+        update_on_gpu(method, arrays, names, look, stream, seed)
+        return
+    if stream is not None:
+        raise TypeError(f"p is on the CPU, where an update takes no stream; got {stream!r}")
+    try:
+        found = _KINDS.get((rounding, *[a.dtype for a in arrays]))
+    except AttributeError:  # no arrays
+        found = None
+    codecs, number, kinds = found or _codecs_of(arrays, names, rounding)
+    step = _step_for(codecs, step)
+    values = method.values(step)
+    spec = method.spec(codecs, len(values))
+    scalars = Packer(spec.scalars, number)
+    scalars.pack(values)
+    table = np.empty((len(arrays), 1), np.uint64)
+    answer = UNSURE
+    if compiler.gather() is not None:
+        ids = np.array([id(a) for a in arrays])
+        limit = threads.PARALLEL_FROM - 1
+        kernel = compiler.direct(spec)
+        answer = kernel(ids, kinds, table, scalars.array, limit, id(np.ndarray), seed, step)
+    if answer == UNSURE:
+        arrays = _check_closely(arrays, names)
+        table[:, 0] = [a.ctypes.data for a in arrays]
+    if answer in (UNSURE, LARGE):
+        arguments = (table, *_cached_chunks((p.size,)), scalars.array, seed, step)
+        threads.launch([(threads.Kernels(spec, p.size), arguments)])
+
+
+_Kind = tuple[tuple[str, ...], np.dtype[Any], Array]
+#: By the rounding and the dtypes.
+_KINDS: dict[tuple[Any, ...], _Kind] = {}
+
+
+def _codecs_of(arrays: Sequence[Any], names: Sequence[str], rounding: str) -> _Kind:
+    """Check arrays closely; return the codecs for their dtypes, the dtype of the arithmetic, and `kinds`.
+
+    `kinds` is what :func:`fastopt._kernels.cpu.make_direct` calls so.
+    """
+    warn_if_useless()
+    arrays = _check_closely(arrays, names)
+    dtypes = [a.dtype for a in arrays]
+    formats = [str(format_of(dtype)) for dtype in dtypes]
+    number = number_of(formats[1])
+    check_rounding(rounding, None, formats[1:2])
+    param = param_codec(formats[1], rounding, None)
+    for name, format_, array in zip(names[2:], formats[2:], arrays[2:], strict=True):
+        if format_ not in STATES[number]:
+            allowed = ", ".join(STATES[number][:3])
+            raise TypeError(f"{name} must have one of the dtypes {allowed} beside {formats[1]}; got {array.dtype}")
+    states = [state_codec(name, formats[1], square=False) for name in formats[2:]]
+    kinds = np.array([[d.num for d in dtypes], [d.itemsize for d in dtypes]], np.int64)
+    found = _KINDS[(rounding, *dtypes)] = ((formats[0], param, *states), np.dtype(number), kinds)
+    return found
+
+
+def _step_for(codecs: tuple[str, ...], step: int | None) -> int:
+    """Return the number of the step, which may be left out where nothing depends on it."""
+    if step is not None:
+        return step
+    if any(codec.endswith("-random") for codec in codecs):
+        raise TypeError("step must be given: the number of this update chooses how numbers are rounded at random")
+    return 1
+
+
+def _check_closely(arrays: Sequence[Any], names: Sequence[str]) -> list[Array]:
+    """Raise for what is wrong with the arrays of a call; the gradient may come back as another object."""
+    arrays = [as_gradient(arrays[0]), *arrays[1:]]
+    p = arrays[1]
+    check_array("p", p, written=True)
+    for name, array in zip(names, arrays, strict=True):
+        check_array(name, array, written=name != "g")
+        if name != "p":
+            check_gradient(name, array, "p", p)
+        check_like(name, array, "p", p)
+    check_disjoint(zip(names, arrays, strict=True))
+    return arrays
+
+
+def _depends_on_step(cls: type[Any]) -> bool:
+    """Say whether the code of `scalars` looks at its first argument, whatever comes of it for some hyperparameters."""
+    code = cls.scalars.__code__
+    step = code.co_varnames[0]
+    used = (i.argval for i in dis.get_instructions(code) if i.opname.startswith("LOAD_"))
+    # From Python 3.13 on one instruction may load two variables; one that an inner function has is in a cell.
+    return step in code.co_cellvars or any(step == name or (type(name) is tuple and step in name) for name in used)
+
+
+def _signature(cls: type[Any], timed: bool) -> inspect.Signature:
+    positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    active = cls.with_hyperparameters().active_states()
+    parameters = [inspect.Parameter(name, positional) for name in ("p", "g")]
+    for state in cls.states:
+        default = inspect.Parameter.empty if state in active else None
+        parameters.append(inspect.Parameter(state, positional, default=default))
+    parameters.append(inspect.Parameter("step", keyword, default=inspect.Parameter.empty if timed else None))
+    own = {"rounding": "nearest", "seed": 0, "stream": None}
+    others = [inspect.Parameter(n, keyword, default=d) for n, d in own.items()]
+    return inspect.Signature([*parameters, *cls.parameters(), *others])
+
+
+def _document(cls: type[Any], name: str, timed: bool) -> str:
+    """Return the docstring of the function, from that of the class."""
+    states = ", ".join(cls.states)
+    lines = [
+        f"Update one parameter in place as :class:`fastopt.{cls.__name__}` does, and return it.",
+        "",
+        "Parameters",
+        "----------",
+        "p : ndarray, or array on a GPU",
+        "    The parameter, updated in place: float64, float32, float16 or bfloat16 (or its bits as uint16), of any",
+        "    shape, contiguous in C or Fortran order. The other arrays lie where it lies.",
+        "g : ndarray",
+        "    Its gradient, of the shape and memory order of `p`, in any of these dtypes that is not wider than the",
+        "    arithmetic: float64 for float64 parameters, float32 for all others. Only read.",
+    ]
+    if states:
+        lines += [
+            f"{states} : ndarray",
+            "    The states, updated in place, zeros before the first step; as for `g`, but none narrower than float32",
+            "    beside a float64 parameter. bfloat16 states are rounded at random.",
+        ]
+        extra = [s for s in cls.states if s not in cls.with_hyperparameters().active_states()]
+        if extra:
+            lines.append(f"    {', '.join(extra)}: only where the hyperparameters call for them.")
+    lines += ["step : int" + ("" if timed else ", optional"), "    The number of this update, counted from 1."]
+    if not timed:
+        lines.append("    Needed only where numbers are rounded at random.")
+    lines += [
+        f"{', '.join(cls.hyperparameters)}",
+        f"    As for :class:`fastopt.{cls.__name__}`; `lr` is a number.",
+        'rounding : {"nearest", "stochastic"}, default "nearest"',
+        "    How a parameter of 16 bits is rounded.",
+        "seed : int, default 0",
+        "    Chooses, with `step`, how numbers are rounded at random; of no effect otherwise.",
+        "stream : object, optional",
+        "    For arrays on a GPU: the stream to work on, as for :meth:`fastopt.Optimizer.step`.",
+        "",
+        "Returns",
+        "-------",
+        "ndarray",
+        "    `p` itself.",
+        "",
+        "Raises",
+        "------",
+        "TypeError, ValueError",
+        "    If an array or a hyperparameter is not acceptable; nothing has been written then.",
+        "",
+        "Notes",
+        "-----",
+        f"The formula, the bytes moved and the source are those of :class:`fastopt.{cls.__name__}`.",
+        "",
+        "Examples",
+        "--------",
+        ">>> import numpy as np, fastopt",
+        ">>> p, g = np.array([1.0, 2.0]), np.array([0.0, 0.0])",
+    ]
+    active = cls.with_hyperparameters().active_states()
+    if active:
+        targets = ", ".join(active) + "," * (len(active) == 1)
+        lines.append(f">>> {targets} = np.zeros(({len(active)}, 2))")
+    arguments = ", ".join(["p", "g", *active, *(["step=1"] if timed else []), "lr=0.1"])
+    lines += [f">>> fastopt.{name}({arguments}) is p", "True"]
+    return "\n".join(lines)

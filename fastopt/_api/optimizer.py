@@ -1,0 +1,300 @@
+"""The base class of all optimizers: params, state, step, checkpoints."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from operator import setitem
+from typing import Any, ClassVar
+
+import numpy as np
+
+from .._arrays import gpu
+from .._arrays.checks import MOST_STEPS, check_array, check_disjoint, check_integer, check_layout, format_of
+from .._arrays.structure import flatten
+from .._engine.arrange import Plan, codecs_of, make_groups, make_states
+from .._engine.gather import Gather, named_arrays
+from .._engine.plan import Group
+from .._storage import formats
+from . import checkpoint
+from .method import Method
+
+_DEFAULT = object()
+
+
+class Optimizer(Method):
+    """What every optimizer has; make one of its subclasses, such as :class:`fastopt.Adam`.
+
+    Parameters
+    ----------
+    params : ndarray or array on a GPU, sequence of them, or mapping of str to them
+        What is updated in place: float64, float32, float16 or bfloat16 (or its bits as uint16) in native byte order, of
+        any shape, contiguous in C or Fortran order, writable, no two sharing memory. Arithmetic is in float64 for
+        float64, in float32 for all others.
+    state_dtype : str, dtype, or mapping of state to them, optional
+        How states are stored: as float32 (the default), bfloat16, float16 or int8 where arithmetic is in float32; as
+        float64 (the default) or float32 where it is in float64. "int8" is 8 bits and a scale for each block of 1024.
+    rounding : {"nearest", "stochastic", "kahan"}, default "nearest"
+        How parameters of 16 bits are rounded: to the nearest; up as often as they are near to the number above; or to
+        the nearest, with what was lost kept beside in 16 more bits and added before the next update.
+    master : {"split8", "split16"}, optional
+        Parameters in bfloat16 are the upper part of a weight of 24 or 32 bits, whose other bits are kept beside. With
+        "split16" and `reproducible` that is training with weights in float32, to the bit.
+    seed : int, default 0
+        Chooses, with the step and the place of an element, how numbers are rounded at random; of no effect otherwise.
+    capturable : bool, default False
+        For GPUs: keep the step number and `lr` there, so that a CUDA graph can hold steps.
+    **hyperparameters
+        As the subclass has them, `reproducible` among them; see its docstring.
+
+    Attributes
+    ----------
+    params : as given
+    state : dict of str to (arrays arranged as `params`)
+        Live: these are the arrays that steps update. bfloat16 is ml_dtypes' if that is installed, and uint16 (the upper
+        half of a float32) if not. Of "int8" these are the codes, with the scales as ``m_scale``: see :meth:`decoded`.
+        "low" is what `master` hides, "compensation" what Kahan's rounding keeps; None for other parameters.
+    step_count : int
+        The number of steps taken.
+
+    Raises
+    ------
+    TypeError
+        If an array is of another kind or dtype, or a hyperparameter unknown or of another type.
+    ValueError
+        If arrays are read-only, not contiguous or share memory, or a hyperparameter is out of range.
+    """
+
+    __signature__: ClassVar[inspect.Signature]
+    _groups: Sequence[Group] = ()
+    _capturable = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        lr, *rest = cls.parameters()
+        first = [inspect.Parameter("params", positional), lr.replace(kind=positional)]
+        own = {"state_dtype": None, "rounding": "nearest", "master": None, "seed": 0, "capturable": False}
+        others = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=d) for n, d in own.items()]
+        cls.__signature__ = inspect.Signature([*first, *rest, *others])
+
+    def __init__(
+        self,
+        params: Any,
+        lr: Any = _DEFAULT,
+        *,
+        state_dtype: Any = None,
+        rounding: str = "nearest",
+        master: str | None = None,
+        seed: int = 0,
+        capturable: bool = False,
+        **hyperparameters: Any,
+    ) -> None:
+        if not hasattr(type(self), "make"):
+            raise TypeError(f"{type(self).__name__} has no rule: make one of its subclasses, such as fastopt.Adam")
+        if lr is not _DEFAULT:
+            hyperparameters["lr"] = lr
+        structure, given = flatten("params", params)
+        arrays = [gpu.as_header(structure.label("params", t), a) for t, a in enumerate(given)]
+        named = [(structure.label("params", t), a) for t, a in enumerate(arrays)]
+        for name, array in named:
+            check_array(name, array, written=True)
+            if capturable and gpu.device_of(array) is None:
+                raise TypeError(f"capturable=True needs all arrays on GPUs; {name} is on the CPU")
+        check_disjoint(named)
+        self._capturable, self._steps, self._structure, self._arrays = bool(capturable), 0, structure, arrays
+        self._set_hyperparameters(dict(self.hyperparameters) | hyperparameters)
+        self._params = params if structure.kind == "array" or isinstance(params, (Mapping, Sequence)) else given
+        names = self._state_names = self.active_states()
+        self._seed = check_integer("seed", seed, 0)
+        own = [str(format_of(a.dtype)) for a in arrays]
+        formats.check_rounding(rounding, master, own)
+        self._rounding, self._master = rounding, master
+        by_state = formats.by_state(state_dtype, names, type(self).__name__)
+        self._codecs = [codecs_of(f, rounding, master, by_state, names, self.squares) for f in own]
+        self._arithmetic = {np.dtype(formats.number_of(f)) for f in own}
+        self._check_dtypes()
+        self._states = make_states(self._arrays, self._codecs, names)
+        self._make_plan()
+        self._plan.set_clocks(0, self._learning_rate)
+
+    def _make_plan(self) -> None:
+        arrays = (self._structure, self._arrays, self._states)
+        self._groups = make_groups(*arrays, self._codecs, self._state_names, self._seed, self, self._capturable)
+        self._plan = Plan(self._groups, Gather(self._params, *arrays, self._groups))
+
+    def _check_dtypes(self) -> None:
+        for dtype in self._arithmetic:
+            self.check_dtype(dtype)
+
+    @property
+    def params(self) -> Any:
+        """The parameters, as they were given."""
+        return self._params
+
+    @property
+    def capturable(self) -> bool:
+        """Whether the step number and `lr` are kept on the GPU, so that a CUDA graph can hold steps."""
+        return self._capturable
+
+    @property
+    def step_count(self) -> int:
+        """The number of steps taken; with `capturable`, asked of the GPU, after all that it was asked for."""
+        counted = self._plan.read_step()
+        return self._steps if counted is None else counted
+
+    @step_count.setter
+    def step_count(self, step: int) -> None:
+        self._steps = check_integer("step_count", step, 0, MOST_STEPS)
+        self._plan.set_clocks(self._steps, self._learning_rate)
+
+    def _changed(self) -> None:
+        super()._changed()
+        if self._capturable and callable(self.lr):
+            raise TypeError(
+                "lr must be a number with capturable=True: a graph calls no Python; set opt.lr between its replays"
+            )
+        if self._groups and self.active_states() != self._state_names:
+            raise ValueError(
+                f"{type(self).__name__} has the states {self._state_names}; this change would make them "
+                f"{self.active_states()}: make a new optimizer instead"
+            )
+        if self._groups:
+            self._check_dtypes()
+            self._plan.set_clocks(None, self._learning_rate)
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """The states by name, each arranged as `params`; the arrays that steps update, not copies."""
+        return {
+            name: self._structure.pack(None if a is None else formats.shown(gpu.owner(a)) for a in row)
+            for name, row in self._states.items()
+        }
+
+    def decoded(self, name: str) -> Any:
+        """Return what a state means, or what the parameters are with all that is kept beside them.
+
+        Parameters
+        ----------
+        name : str
+            A state, or "params".
+
+        Returns
+        -------
+        ndarray, list or dict
+            Copies in the dtype of the arithmetic, arranged as `params`.
+
+        Raises
+        ------
+        ValueError
+            If there is no such state.
+        """
+        return self._structure.pack(checkpoint.decode(self, name))
+
+    def step(self, grads: Any = None, *, stream: Any = None) -> None:
+        """Update the parameters and the states in place, in one pass over memory.
+
+        Parameters
+        ----------
+        grads : ndarray, sequence or mapping, optional
+            The gradients, arranged as `params`; each of the shape and memory order of its parameter, in any of the
+            dtypes of `params` that is not wider than the arithmetic, those of parameters of one dtype in one. None
+            shares memory with any other array of the step. Without it, the gradients that :meth:`bind` was given.
+        stream : object, optional
+            For arrays on a GPU, which the step does not wait for: a stream of PyTorch, CuPy or Numba, anything with
+            ``__cuda_stream__``, or a handle; without it, the one that the library of `params` uses now.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a gradient is missing or not acceptable, or a parameter or state was changed; nothing has been written.
+        RuntimeError
+            If the stream is being captured into a graph and the step cannot be, or a step is taken within the step.
+        """
+        # First what runs the caller's code, which may do anything: a mapping of gradients, a schedule.
+        given = None if grads is None else self._structure.unpack("grads", grads)
+        step = self._steps + 1
+        values = self.values(step)
+        gather = self._plan.gather
+        try:
+            gather.recall() if given is None else gather.read(given)
+            if self._steps != step - 1:
+                raise RuntimeError(f"step {step} was taken within itself, by lr({step}) or by what holds the arrays")
+            for group in self._groups:
+                group.prepare(self.spec(group.codecs, len(values)), values, stream)
+            self._plan.run(step, (setitem, self.__dict__, "_steps", step))
+        finally:
+            gather.release()
+
+    def bind(self, grads: Any) -> None:
+        """Check `grads` once and use these very arrays in every later ``step()`` without an argument.
+
+        For loops that write each gradient into the same memory. Such a step pays nothing per tensor.
+
+        Parameters
+        ----------
+        grads : ndarray, sequence or mapping
+            As for :meth:`step`. They are kept alive; a copy of the optimizer has none. Neither they nor `params` are
+            looked at again: do not resize or replace them, and make no parameter read-only.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As for :meth:`step`.
+        """
+        self._plan.gather.bind(grads)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return a checkpoint: one flat dict of numbers and of copies of the state arrays.
+
+        ``numpy.savez(file, **opt.state_dict())`` writes it, ``opt.load_state_dict(numpy.load(file))`` reads
+        it; no pickle is involved. The parameters are not part of it, nor is an `lr` that is a function.
+
+        Returns
+        -------
+        dict
+            ``optimizer``, ``step``, ``seed``, ``rounding``, ``master`` if there is one, every hyperparameter by name,
+            and all arrays of :attr:`state`: ``m`` for a single array, ``m/0`` or ``m/name`` for others.
+        """
+        return checkpoint.save(self)
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint: states, step number and hyperparameters.
+
+        A run that is continued so gives the same bits as one that was never interrupted. An `lr` that is a
+        function stays.
+
+        Parameters
+        ----------
+        saved : mapping
+            What :meth:`state_dict` returned, or the opened file that ``numpy.savez`` made of it.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If it is of another optimizer, or an entry is missing, unexpected or unacceptable; nothing has
+            been changed then.
+        """
+        checkpoint.load(self, saved)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy or a pickle needs; addresses and compiled rules are made anew from it."""
+        if any(gpu.device_of(a) is not None for a in self._arrays):
+            raise TypeError(f"{type(self).__name__} of arrays on a GPU cannot be copied or pickled: use state_dict()")
+        return {n: v for n, v in self.__dict__.items() if n not in ("_groups", "_kernel", "_plan", "_rule", "_specs")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take what :meth:`__getstate__` returned, with arrays that may be read-only or in a file now."""
+        self.__dict__.update(state)
+        written = list(named_arrays(self._structure, self._arrays, self._states))
+        for name, array in written:
+            check_layout(name, array, written=True)
+        check_disjoint(written)
+        self._changed()
+        self._make_plan()
+
+    def __repr__(self) -> str:
+        dtypes, count = " and ".join(group.own[0] for group in self._groups), len(self._arrays)
+        arrays = f"{count} array{'s' if count != 1 else ''}, {sum(a.size for a in self._arrays):_} elements"
+        hyper = (f"{name}={value!r}" for name, value in self.describe())
+        return f"{type(self).__name__}({', '.join([arrays, dtypes, f'step_count={self.step_count}', *hyper])})"

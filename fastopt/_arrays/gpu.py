@@ -1,0 +1,234 @@
+"""Arrays on a GPU, seen as NumPy arrays whose memory nobody reads.
+
+What an acceptable array is - dtype, shape, order, alignment, overlap - does not depend on where it lies. So an array on
+a GPU is given a NumPy header: an ndarray with its address, shape and strides, which all checks take as they take
+any other. Its memory must never be touched from here; it is kept alive by the header's base.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from . import driver
+from .checks import Array, is_on_gpu
+
+# 4 is bfloat16, of which NumPy knows the bits alone.
+_CODES = {0: "i", 1: "u", 2: "f", 4: "u"}
+# Where nothing lies: NumPy takes a null pointer for no array at all.
+_NOWHERE = 256
+
+
+def as_header(name: str, array: Any) -> Any:
+    """Return the header of an array on a GPU, anything else as it is."""
+    return header(name, array) if is_on_gpu(array) else array
+
+
+def device_of(array: Array) -> int | None:
+    """Return the number of the GPU that an array lies on, or None."""
+    return array.base.device if isinstance(array.base, Exposed) else None
+
+
+class Exposed:
+    """What keeps the memory of a header alive, and says whose it is.
+
+    Attributes
+    ----------
+    owner : object
+        The caller's array.
+    device : int
+        The number of its GPU.
+    stream : int or None
+        The stream on which it is made, if it says so.
+    """
+
+    __slots__ = ("__array_interface__", "_alive", "device", "owner", "stream")
+
+    def __init__(self, owner: Any, device: int, interface: dict[str, Any], stream: int | None = None) -> None:
+        self.owner, self.device, self.stream = owner, device, stream
+        self.__array_interface__ = interface
+        # A PyTorch tensor can be given other memory while it lives; this keeps what it has now.
+        self._alive = owner.detach() if type(owner).__module__.partition(".")[0] == "torch" else owner
+
+
+def header(name: str, array: Any) -> Array:
+    """Return the header of an array on a GPU.
+
+    Parameters
+    ----------
+    name : str
+        What the caller calls it.
+    array : object
+        Anything on a GPU with ``__cuda_array_interface__`` or DLPack.
+
+    Raises
+    ------
+    TypeError
+        If it is a JAX array, which nobody may change, is on no GPU, or has a mask or a dtype that NumPy lacks.
+    ValueError
+        If it says that it is made on stream 0, which the interface forbids: nobody knows which is meant.
+    CudaUnavailableError
+        If there is nothing here to update it with.
+    """
+    given = f"{type(array).__module__}.{type(array).__qualname__}"
+    if given.partition(".")[0] in ("jax", "jaxlib"):
+        raise TypeError(f"{name} is a JAX array, which is immutable: it cannot be updated in place")
+    if not is_on_gpu(array):
+        raise TypeError(f"{name} must be on a GPU, as the parameters of its step are; got {given}")
+    driver.module()
+    interface = _interface(name, array)
+    if interface.get("mask") is not None:
+        raise TypeError(f"{name} has a mask, which would be ignored")
+    address, read_only = interface["data"]
+    device = array.__dlpack_device__()[1] if hasattr(type(array), "__dlpack_device__") else driver.device_at(address)
+    plain = {
+        "version": 3,
+        "shape": tuple(interface["shape"]),
+        "typestr": interface["typestr"],
+        "strides": interface.get("strides"),
+        "data": (address or _NOWHERE, read_only),
+    }
+    stream = interface.get("stream")
+    if stream == 0:
+        raise ValueError(f"{name} must name the stream on which it is made, or None, got 0")
+    return np.asarray(Exposed(array, int(device), plain, None if stream is None else int(stream)))
+
+
+def makers(headers: Iterable[Array]) -> set[int]:
+    """Return the streams on which arrays are made; a step waits for them."""
+    return {stream for h in headers if (stream := exposed(h).stream) is not None}
+
+
+def _interface(name: str, array: Any) -> dict[str, Any]:
+    if driver.simulated() and hasattr(array, "_ary"):  # what the simulator calls an array on a device
+        return dict(array._ary.__array_interface__)
+    if getattr(array, "requires_grad", False):
+        array = array.detach()  # the same memory; PyTorch shows none of what it differentiates
+    try:
+        return dict(array.__cuda_array_interface__)
+    except (AttributeError, TypeError):  # there is none, or, of PyTorch, none for this dtype
+        return _from_dlpack(name, array)
+
+
+class _Tensor(ctypes.Structure):
+    """DLPack's ``DLTensor``, which a ``DLManagedTensor`` begins with."""
+
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("device_type", ctypes.c_int32),
+        ("device_id", ctypes.c_int32),
+        ("ndim", ctypes.c_int32),
+        ("code", ctypes.c_uint8),
+        ("bits", ctypes.c_uint8),
+        ("lanes", ctypes.c_uint16),
+        ("shape", ctypes.POINTER(ctypes.c_int64)),
+        ("strides", ctypes.POINTER(ctypes.c_int64)),
+        ("byte_offset", ctypes.c_uint64),
+    )
+
+
+def _from_dlpack(name: str, array: Any) -> dict[str, Any]:
+    capsule = array.__dlpack__(stream=-1)  # -1: do not wait
+    get = ctypes.pythonapi.PyCapsule_GetPointer
+    get.restype, get.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
+    tensor = _Tensor.from_address(get(capsule, b"dltensor"))
+    if tensor.lanes != 1 or tensor.code not in _CODES:
+        raise TypeError(f"{name} has DLPack's dtype {tensor.code}, {tensor.bits} bits; it must be of floats")
+    size = tensor.bits // 8
+    return {
+        "shape": tensor.shape[: tensor.ndim],
+        "typestr": f"{'<' if sys.byteorder == 'little' else '>'}{_CODES[tensor.code]}{size}",
+        "strides": tuple(s * size for s in tensor.strides[: tensor.ndim]) if tensor.strides else None,
+        "data": ((tensor.data or 0) + tensor.byte_offset, False),
+        "capsule": capsule,
+    }
+
+
+def exposed(array: Array) -> Exposed:
+    """Return what a header was made of."""
+    base = array.base
+    assert isinstance(base, Exposed)
+    return base
+
+
+def owner(array: Array) -> Any:
+    """Return the caller's array for a header, any other array as it is."""
+    return array.base.owner if isinstance(array.base, Exposed) else array
+
+
+def zeros(like: Array, dtype: np.dtype[Any], length: int | None = None) -> Array:
+    """Return the header of zeros beside an array on a GPU, laid out as it, made by the library that it comes from.
+
+    With `length` they are that many, in one dimension.
+    """
+    owner, device = exposed(like).owner, exposed(like).device
+    library = type(owner).__module__.partition(".")[0]
+    with driver.on(device):
+        if library in ("torch", "cupy"):
+            made, kinds = sys.modules[library], {"uint16": "bfloat16"} if library == "torch" else {}
+            kind = getattr(made, kinds.get(dtype.name, dtype.name))
+            if length is not None:
+                new = made.zeros(length, dtype=kind, **({"device": owner.device} if library == "torch" else {}))
+            else:
+                new = made.zeros_like(owner.detach() if library == "torch" else owner, dtype=kind)
+            made_here = header("a state", new)
+            exposed(made_here).stream = stream_handle(None, made_here)
+            return made_here
+        shape = like.shape if length is None else (length,)
+        return header("a state", driver.zeros(shape, dtype, "C" if like.flags.c_contiguous else "F"))
+
+
+def copy(array: Array) -> Array:
+    """Return a copy in host memory of an array, on a GPU after all that the device was asked for."""
+    if device_of(array) is None:
+        return array.copy(order="K")
+    out = np.empty_like(array, order="K", subok=False)
+    if out.nbytes:
+        with driver.on(exposed(array).device):
+            driver.read(array.ctypes.data, out)
+    return out
+
+
+def fill(array: Array, values: Array) -> None:
+    """Write `values` to an array, on a GPU after all that the device was asked for."""
+    if device_of(array) is None:
+        array[...] = values
+        return
+    laid_out = np.empty_like(array, order="K", subok=False)
+    laid_out[...] = values
+    if laid_out.nbytes:
+        with driver.on(exposed(array).device):
+            driver.write(array.ctypes.data, laid_out)
+
+
+def stream_handle(stream: Any, array: Array) -> int:
+    """Return the handle of a caller's stream; for None, of the stream that the library of `array` uses now.
+
+    Raises
+    ------
+    TypeError
+        If it is no stream of PyTorch, CuPy or Numba, has no ``__cuda_stream__``, and is no handle.
+    """
+    if stream is None:
+        library = type(exposed(array).owner).__module__.partition(".")[0]
+        if library == "torch":
+            return int(sys.modules["torch"].cuda.current_stream(exposed(array).device).cuda_stream)
+        if library == "cupy":
+            return int(sys.modules["cupy"].cuda.get_current_stream(exposed(array).device).ptr)
+        return 0
+    if isinstance(stream, int) and not isinstance(stream, bool) and stream >= 0:
+        return stream
+    if hasattr(stream, "__cuda_stream__"):
+        protocol = stream.__cuda_stream__
+        return int((protocol() if callable(protocol) else protocol)[1])
+    for attribute in ("cuda_stream", "ptr", "handle"):
+        if hasattr(stream, attribute):
+            value = getattr(stream, attribute)
+            return int(getattr(value, "value", value) or 0)
+    raise TypeError(
+        f"stream must be a stream of PyTorch, CuPy or Numba, or its handle, got {type(stream).__name__} {stream!r}"
+    )

@@ -1,1 +1,0 @@
-"""Arrays on a GPU: recognised, planned, updated. Loaded when the first one comes."""

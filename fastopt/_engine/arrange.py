@@ -1,0 +1,135 @@
+"""Which codecs the arrays of an optimizer have, which arrays there are beside the parameters, and their groups."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .._arrays import gpu
+from .._arrays.checks import Array
+from .._arrays.structure import Structure
+from .._kernels.cache import warn_if_useless
+from .._storage.formats import param_codec, rows_of, state_codec
+from .._storage.int8 import BLOCK
+from .._storage.layout import CODECS
+from . import threads
+from .allocation import PAGE, Pool, allocate, nbytes_of
+from .gather import Gather
+from .gpu import DeviceGroup, launch_on_devices
+from .plan import Group, Members
+from .scalars import Update
+
+
+def codecs_of(
+    format_: str,
+    rounding: str,
+    master: str | None,
+    by_state: Mapping[str, str],
+    names: Sequence[str],
+    squares: Sequence[str],
+) -> tuple[str, ...]:
+    """Return the codecs of a parameter in `format_` and of its states."""
+    states = (state_codec(by_state.get(name), format_, square=name in squares) for name in names)
+    return param_codec(format_, rounding, master), *states
+
+
+def make_states(
+    arrays: Sequence[Array], codecs: Sequence[tuple[str, ...]], names: Sequence[str]
+) -> dict[str, list[Array | None]]:
+    """Return all arrays beside the parameters, by name; None for parameters that have no such array."""
+    wanted = [
+        [(name, dtype, -(-array.size // BLOCK) if per_block else None) for name, dtype, per_block in _rows(own, names)]
+        for array, own in zip(arrays, codecs, strict=True)
+    ]
+    on_cpu = [gpu.device_of(a) is None for a in arrays]
+    sizes = [nbytes_of(a, d, n) for a, rows, own in zip(arrays, wanted, on_cpu, strict=True) if own for _, d, n in rows]
+    pool = Pool(size for size in sizes if size < PAGE)
+    made: list[dict[str, Array]] = []
+    for array, rows, own in zip(arrays, wanted, on_cpu, strict=True):
+        made.append({})
+        for k, (name, dtype, length) in enumerate(rows):
+            if not own:
+                made[-1][name] = gpu.zeros(array, dtype, length)
+            elif nbytes_of(array, dtype, length) < PAGE:
+                made[-1][name] = pool.take(array, dtype, length)
+            else:
+                made[-1][name] = allocate(array, k, len(rows), dtype, length)
+    every = dict.fromkeys(name for own in made for name in own)
+    return {name: [own.get(name) for own in made] for name in every}
+
+
+def _rows(codecs: Sequence[str], names: Sequence[str]) -> list[tuple[str, np.dtype[Any], bool]]:
+    """Return the arrays of a tensor after its parameter, in the order in which kernels take them.
+
+    Each with its name, its dtype, and whether it has an element for each block instead of for each element.
+    """
+    param, *states = codecs
+    found = [(name, dtype, False) for name, dtype in zip(rows_of(param), CODECS[param].rows[1:], strict=True)]
+    for name, codec in zip(names, states, strict=True):
+        found.append((name, CODECS[codec].rows[0], False))
+        if CODECS[codec].scaled:
+            found.append((f"{name}_scale", CODECS[codec].rows[1], True))
+    return found
+
+
+def make_groups(
+    structure: Structure,
+    arrays: Sequence[Array],
+    states: Mapping[str, Sequence[Array | None]],
+    codecs: Sequence[tuple[str, ...]],
+    names: Sequence[str],
+    seed: int,
+    method: Update,
+    capturable: bool,
+) -> list[Group]:
+    """Return the groups of arrays that one launch updates: those on one device, of one dtype, in the same codecs.
+
+    `names` are those of the states that the rule has.
+    """
+    groups: list[Group] = []
+    if any(gpu.device_of(a) is None for a in arrays):
+        warn_if_useless()
+    kinds = [(gpu.device_of(a), a.dtype, own) for a, own in zip(arrays, codecs, strict=True)]
+    for kind in dict.fromkeys(kinds):
+        indices = [t for t, other in enumerate(kinds) if other == kind]
+        rows = [[a for t in indices if (a := states[name][t]) is not None] for name, *_ in _rows(kind[2], names)]
+        members = Members(structure, indices, [arrays[t] for t in indices], rows, kind[2], seed)
+        groups.append(Group(members) if kind[0] is None else DeviceGroup(members, method, capturable))
+    return groups
+
+
+class Plan:
+    """What all groups of an optimizer do in a step.
+
+    Attributes
+    ----------
+    gather : Gather
+        The gradients of the step.
+    """
+
+    def __init__(self, groups: Sequence[Group], gather: Gather) -> None:
+        self.gather = gather
+        self._on_devices = [group for group in groups if isinstance(group, DeviceGroup)]
+        self._on_cpu = [group for group in groups if not isinstance(group, DeviceGroup)]
+
+    def read_step(self) -> int | None:
+        """Return the number of steps that a device counted, after all that it was asked for; None if none counts."""
+        return next((group.read_step() for group in self._on_devices if group.capturable), None)
+
+    def set_clocks(self, step: int | None, lr: Callable[[int], float]) -> None:
+        """Set `lr` where a device keeps it, and the number of steps taken unless it is None."""
+        for group in self._on_devices:
+            if group.capturable:
+                group.write_clock(step, lr(1))
+
+    def run(self, step: int, *others: tuple[Any, ...]) -> None:
+        """Take step number `step`, for which every group is prepared, and make other calls, all of it or nothing."""
+        launches = []
+        for group in self._on_cpu:
+            launches.append(group.launch(step))  # noqa: PERF401  a comprehension is 0.15 µs of 6
+        if self._on_devices:
+            launch_on_devices(self._on_devices, launches, step, *others)
+        else:
+            threads.launch(launches, *others)

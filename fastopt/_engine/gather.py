@@ -1,0 +1,227 @@
+"""What a step reads and writes: its gradients, found and checked, and all else that must be as it was."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .._arrays import gpu, headers
+from .._arrays.checks import (
+    Array,
+    as_gradient,
+    check_array,
+    check_disjoint,
+    check_gradient,
+    check_like,
+    check_unchanged,
+    format_of,
+)
+from .._arrays.structure import Structure, check_lasting
+from .._kernels import compiler
+from .plan import Group
+
+
+class Bound(NamedTuple):
+    """The gradients of :meth:`fastopt.Optimizer.bind`, their addresses and the dtype in each group."""
+
+    grads: list[Any]
+    found: Array
+    dtypes: list[np.dtype[Any]]
+
+
+class Gather:
+    """The arrays of all groups, tensor by tensor in the order of the groups.
+
+    All groups together, because no two arrays of a step may share memory, whatever their dtypes are.
+
+    Parameters
+    ----------
+    params : object
+        The caller's own collection of parameters, in which none may be replaced by another.
+    structure : Structure
+        How they are arranged in it.
+    arrays : sequence of ndarray
+        The parameters, or the headers of those on a GPU.
+    states : mapping of str to sequence of ndarray
+        All other arrays that a step writes, for each parameter or None, by name.
+    groups : sequence of Group
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        structure: Structure,
+        arrays: Sequence[Array],
+        states: Mapping[str, Sequence[Array | None]],
+        groups: Sequence[Group],
+    ) -> None:
+        self._structure, self._groups = structure, groups
+        self._tensors = [t for group in groups for t in group.indices]
+        self._params = [arrays[t] for t in self._tensors]
+        self._collection, self._relist = params, _reader(structure, params)
+        self._given = [gpu.owner(a) for a in arrays]
+        self._written = functools.partial(named_arrays, structure, arrays, states)
+        written = [a for _, a in self._written()]
+        self._dtypes = [a.dtype for a in written]  # kept, so that no other dtype can come to have their identity
+        rows = (map(id, written), (a.ctypes.data for a in written), (a.size for a in written), map(id, self._dtypes))
+        self._expected = np.array([list(row) for row in rows], np.int64)
+        starts, lengths = self._expected[1], np.array([a.nbytes for a in written], np.int64)
+        order = np.argsort(starts)
+        order = order[lengths[order] > 0]  # empty arrays share nothing, wherever they are
+        self._fixed = np.array([starts[order], (starts + lengths)[order]])
+        count = len(arrays)
+        self._work = np.zeros((9, count), np.int64)  # see headers.gather
+        self._work[1] = [id(p) for p in self._params]
+        self._work[3] = [p.size for p in self._params]
+        self._work[5] = [p.itemsize for p in self._params]
+        self._work[7] = np.arange(count)
+        given = np.array([id(p) for p in self._given], np.int64)
+        self._arguments = (self._work, self._expected, self._fixed, id(np.ndarray), given)
+        self._found = self._work[2]
+        start = 0
+        for group in groups:
+            end = start + len(group.indices)
+            group.found = self._found[start:end]
+            self._expect(group, start, group.dtype)
+            start = end
+        self.grads: list[Any] = []
+        self.bound: Bound | None = None
+
+    def read(self, given: list[Any]) -> None:
+        """Check gradients, as many as there are parameters, and take their addresses; change nothing else.
+
+        The addresses go to a row of their own, which launching brings into the tables of the groups, so that a check
+        that fails leaves those as they were.
+        """
+        self.grads = []  # whatever was read before, and is not bound, is let go, even if this is refused
+        grads: list[Any] = []
+        known = True
+        for group in self._groups:
+            start = len(grads)
+            grads += group.headers(given)
+            dtype = getattr(grads[start], "dtype", None)
+            if dtype is not group.grad_dtype:
+                known &= isinstance(dtype, np.dtype) and self._expect(group, start, dtype)
+        gather = compiler.gather() if known else None
+        if gather is None or not self._at_a_glance(gather, grads):
+            grads = [as_gradient(g) for g in grads]
+            if gather is None or not self._at_a_glance(gather, grads):
+                self._closely(grads)
+        self.grads = grads  # alive until the launch
+
+    def _expect(self, group: Group, start: int, dtype: np.dtype[Any]) -> bool:
+        """Have gradients of this dtype taken for a group, if they can be."""
+        if not group.take(dtype):
+            return False
+        end = start + len(group.indices)
+        self._work[4, start:end], self._work[6, start:end] = dtype.num, dtype.itemsize
+        self._work[8] = 0  # so that all are looked at: at the same addresses they may reach further now
+        return True
+
+    def _at_a_glance(self, gather: Callable[..., int], grads: list[Any]) -> bool:
+        """Say whether all is surely well."""
+        listed = self._relist() if self._relist is not None else None
+        arguments = (*self._arguments, 0 if listed is None else id(listed), id(grads))
+        answer = gather(*arguments)
+        if answer == headers.UNSORTED:
+            self._work[7] = np.argsort(self._found)
+            answer = gather(*arguments)
+        return answer <= headers.MOVED
+
+    def _closely(self, grads: list[Any]) -> None:
+        """Do the same in Python, for arrays that are unusual or wrong."""
+        structure = self._structure
+        if self._relist is not None:
+            self._check_list()
+        for (name, array), expected, dtype in zip(self._written(), self._expected.T, self._dtypes, strict=True):
+            check_unchanged(name, array, int(expected[1]), int(expected[2]), dtype)
+        start = 0
+        for group in self._groups:
+            first = structure.label("grads", group.indices[0])
+            for t, p, grad in zip(group.indices, group.params, grads[start:], strict=False):
+                name, like = structure.label("grads", t), structure.label("params", t)
+                check_array(name, grad, written=False)
+                check_gradient(name, grad, like, p)
+                if format_of(grad.dtype) != group.codecs[0]:
+                    raise TypeError(
+                        f"{name} must have the dtype of {first}, {grads[start].dtype}, as their parameters have one; "
+                        f"got {grad.dtype}"
+                    )
+                check_like(name, grad, like, p)
+            start += len(group.indices)
+        labels = (structure.label("grads", t) for t in self._tensors)
+        check_disjoint([*self._written(), *zip(labels, grads, strict=True)])
+        self._found[:] = [g.ctypes.data for g in grads]
+
+    def _check_list(self) -> None:
+        structure, params = self._structure, self._collection
+        now = dict(params) if isinstance(params, Mapping) else dict(enumerate(params))
+        if len(now) != len(self._given):
+            raise ValueError(
+                f"params had {len(self._given)} arrays when the optimizer was made, and has {len(now)} now: make a "
+                "new one"
+            )
+        for t, given in enumerate(self._given):
+            if now.get(structure.keys[t]) is not given:
+                name = structure.label("params", t)
+                raise ValueError(
+                    f"{name} was replaced by another array since the optimizer was made: write into it, "
+                    f"{name}[...] = values, or make a new optimizer"
+                )
+
+    def bind(self, given: Any) -> None:
+        """Check gradients and keep them for the steps that bring none."""
+        grads = self._structure.unpack("grads", given)
+        check_lasting("grads", self._structure, given, grads)
+        for t, grad in enumerate(grads):
+            if isinstance(grad, np.generic):
+                name = self._structure.label("grads", t)
+                raise TypeError(f"{name} is a scalar, {grad!r}, into which nobody can write: bind an array")
+        self.read(grads)
+        self.bound = Bound(self.grads, self._found.copy(), [group.grad_dtype for group in self._groups])
+
+    def recall(self) -> None:
+        """Take the bound gradients again, if others were read since."""
+        if self.bound is None:
+            raise TypeError("step() needs grads, unless bind(grads) was called before")
+        if self.grads is self.bound.grads:
+            return
+        start = 0
+        for group, dtype in zip(self._groups, self.bound.dtypes, strict=True):
+            if dtype is not group.grad_dtype:
+                self._expect(group, start, dtype)
+            start += len(group.indices)
+        self._found[:] = self.bound.found
+        self.grads = self.bound.grads
+
+    def release(self) -> None:
+        """Let the caller's gradients go, unless they are bound."""
+        if self.bound is None or self.grads is not self.bound.grads:
+            self.grads = []
+
+
+def named_arrays(
+    structure: Structure, arrays: Sequence[Array], states: Mapping[str, Sequence[Array | None]]
+) -> Iterator[tuple[str, Array]]:
+    """Yield all arrays that a step writes, and what an error calls them."""
+    for t, array in enumerate(arrays):
+        yield structure.label("params", t), array
+    for name, row in states.items():
+        for t, state in enumerate(row):
+            if state is not None:
+                yield f"the state {name!r} of {structure.label('params', t)}", state
+
+
+def _listed(params: Any) -> list[Any]:
+    """Return what is in a sequence or a mapping."""
+    return list(params.values()) if isinstance(params, Mapping) else list(params)
+
+
+def _reader(structure: Structure, params: Any) -> Callable[[], list[Any]] | None:
+    """Return what lists the arrays that are in the caller's collection now; None if no others can be."""
+    if structure.kind == "array" or type(params) is tuple:
+        return None
+    return (lambda: params) if type(params) is list else functools.partial(_listed, params)

@@ -1,0 +1,128 @@
+"""The plan of a step: where the arrays are, how they are cut into chunks, and the launch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .._arrays.checks import Array, fits, format_of
+from .._arrays.structure import Structure
+from .._kernels.compiler import Spec
+from . import threads
+from .scalars import Packer
+
+# A chunk is the most that is done between two looks at the chunk list, an item the least that a thread
+# takes. 2^13 elements: from 2^12 to 2^18 the time of float32 Adam is the same within the noise, and
+# small chunks spread mid-sized tensors over more threads.
+CHUNK = 1 << 13
+# What a chunk costs besides its elements, in elements: an empty chunk takes about 10 ns.
+_CHUNK_COST = 64
+
+
+def chunks_of(sizes: Sequence[int], longest: int = CHUNK) -> tuple[Array, Array]:
+    """Return the items and the chunks for tensors of these sizes.
+
+    No chunk has more than `longest` elements. The cut depends on the sizes alone, never on the number of threads.
+    """
+    pieces = []
+    for tensor, size in enumerate(sizes):
+        starts = np.arange(0, size, longest, dtype=np.int64)
+        piece = np.empty((len(starts), 3), np.int64)
+        piece[:, 0] = tensor
+        piece[:, 1] = starts
+        piece[:, 2] = np.minimum(size - starts, longest)
+        pieces.append(piece)
+    chunks = np.concatenate(pieces) if pieces else np.empty((0, 3), np.int64)
+    cost = np.cumsum(chunks[:, 2] + _CHUNK_COST)
+    goals = np.arange(CHUNK, cost[-1], CHUNK) if len(cost) else np.empty(0, np.int64)
+    ends = np.concatenate([[0], np.searchsorted(cost, goals) + 1, [len(chunks)]]).astype(np.int64)
+    return ends[np.diff(ends, prepend=-1) > 0], chunks  # np.unique would do, but loads numpy.ma: 20 ms, and a lock
+
+
+class Members(NamedTuple):
+    """What a group is made of.
+
+    Attributes
+    ----------
+    structure : Structure
+        How the caller arranged the parameters, for the error messages.
+    indices : sequence of int
+        Which of the caller's arrays belong to the group.
+    params : sequence of ndarray
+        The parameters of the group.
+    states : sequence of sequence of ndarray
+        For each array of a tensor after the parameter, one per parameter.
+    own : tuple of str
+        The codecs of the parameter and the states.
+    seed : int
+        Chooses how numbers are rounded at random.
+    """
+
+    structure: Structure
+    indices: Sequence[int]
+    params: Sequence[Array]
+    states: Sequence[Sequence[Array]]
+    own: tuple[str, ...]
+    seed: int
+
+
+class Group:
+    """The tensors of one format, updated by one launch.
+
+    Attributes
+    ----------
+    found : ndarray of int64
+        The addresses of the gradients of the next step; :class:`fastopt._engine.gather.Gather` owns and fills it.
+    grad_dtype : numpy.dtype
+        The dtype of the gradients.
+    codecs : tuple of str
+        Those of the gradient, the parameter and the states.
+    """
+
+    found: Array
+
+    def __init__(self, members: Members) -> None:
+        self.structure, self.indices, self.params, self.states, self.own, self.seed = members
+        self._all = list(self.indices) == list(range(len(self.structure.keys)))
+        self.dtype = self.params[0].dtype
+        self.elements = sum(p.size for p in self.params)
+        rows = [[0] * len(self.params), *([a.ctypes.data for a in row] for row in (self.params, *self.states))]
+        self.table = np.array(rows, np.uint64)
+        self._row = self.table[0].view(np.int64)
+        self.take(self.dtype)
+        self.items, self.chunks = chunks_of([p.size for p in self.params])
+        self.spec: Spec | None = None
+        self.values = Packer(0, np.dtype(np.float64))
+
+    def take(self, dtype: np.dtype[Any]) -> bool:
+        """Expect gradients of this dtype from now on, if that can be."""
+        format_ = format_of(dtype)
+        if format_ is None or not fits(format_, self.own[0]):
+            return False
+        self.grad_dtype, self.codecs = dtype, (format_, *self.own)
+        return True
+
+    def label(self, name: str, t: int) -> str:
+        """Return how the caller would write the array of tensor `t` in the argument `name`."""
+        return self.structure.label(name, self.indices[t])
+
+    def headers(self, grads: Sequence[Any]) -> Sequence[Any]:
+        """Return the gradients of the group, of those of all parameters."""
+        return grads if self._all else [grads[t] for t in self.indices]
+
+    def prepare(self, spec: Spec, values: tuple[float, ...], stream: Any) -> None:
+        """Take the scalars of a step, and compile its kernels, so that nothing can fail once writing began."""
+        if stream is not None:
+            raise TypeError(f"{self.label('params', 0)} is on the CPU, where a step takes no stream; got {stream!r}")
+        if spec is not self.spec:
+            kernels = threads.Kernels(spec, self.elements)
+            kernels.compile()
+            self.kernels, self.spec, self.values = kernels, spec, Packer(spec.scalars, spec.number)
+        self.values.pack(values)
+
+    def launch(self, step: int) -> threads.Launch:
+        """Return the launch that updates all tensors of the group, in step number `step`."""
+        self._row[:] = self.found
+        return self.kernels, (self.table, self.items, self.chunks, self.values.array, self.seed, step)

@@ -1,0 +1,59 @@
+"""The scalars of a step, and what they are asked of."""
+
+from __future__ import annotations
+
+import functools
+import math
+import struct
+from typing import Any, Protocol
+
+import numpy as np
+
+from .._kernels.compiler import Spec
+
+
+class Update(Protocol):
+    """An optimizer's formula with its hyperparameters, without any arrays."""
+
+    def values(self, step: int) -> tuple[float, ...]:
+        """Return all scalars of step number `step`, in float64."""
+
+    def spec(self, codecs: tuple[str, ...], scalars: int | None = None) -> Spec:
+        """Return what the kernel for a gradient, a parameter and states in these codecs is compiled from."""
+
+    def compiled_values(self) -> Any:
+        """Return :meth:`values` for use inside compiled code, as a function of the step and `lr`."""
+
+
+@functools.cache
+def _format(count: int, code: str) -> struct.Struct:
+    return struct.Struct(f"={count}{code}")  # "=": without it, numbers that are too large become infinite
+
+
+class Packer:
+    """The scalars of a step, as the array that a kernel takes."""
+
+    __slots__ = ("_view", "_write", "array")
+
+    def __init__(self, count: int, dtype: np.dtype[Any]) -> None:
+        self.array = np.empty(count, dtype)
+        self._view = self.array.data
+        self._write = _format(count, dtype.char).pack_into
+
+    def pack(self, values: tuple[float, ...]) -> None:
+        """Write `values` to the array, rounded to its dtype.
+
+        Raises
+        ------
+        ValueError
+            If one is too large for the dtype.
+        """
+        try:
+            self._write(self._view, 0, *values)
+            too_large = math.inf in values or -math.inf in values
+        except OverflowError:
+            too_large = True
+        if too_large:
+            raise ValueError(
+                f"the hyperparameters give the scalars {values}, of which one is too large for {self.array.dtype}"
+            )

@@ -1,0 +1,259 @@
+"""(rule, dtype, target) -> kernel: the only place with jit flags and cache policy.
+
+Kernels are compiled for one exact signature each, on first use, and kept on disk by :mod:`fastopt._kernels.cache`.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+import itertools
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+from llvmlite.binding import parse_assembly
+from numba import types
+from numba.core.bytecode import FunctionIdentity
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler
+from numba.core.compiler_lock import global_compiler_lock
+from numba.extending import register_jitable
+
+from .._arrays import headers
+from .._storage.int8 import BLOCK
+from .._storage.layout import Layout
+from .._storage.layout import layout as layout_of
+from . import cpu
+from .cache import KernelCache
+from .symbols import digest, named
+
+# No exception on division by zero: the check keeps LLVM from packing the loop. No fast-math flag: every operation is
+# rounded by itself as IEEE 754 says, so that results are those of NumPy's expressions and the same on every processor.
+EXACT: dict[str, Any] = {"error_model": "numpy", "fastmath": False}
+FLAGS: dict[str, Any] = EXACT | {"nogil": True}
+
+# On a GPU, likewise; `toolchain.compiled` keeps NVVM from fusing, and nothing is left to be optimized while linking.
+DEVICE: dict[str, Any] = {"fastmath": False, "opt": True, "lto": False}
+# What a thread of a GPU moves at a time, of each array: the most that one instruction can.
+DEVICE_BYTES = 16
+
+TABLE = types.Array(types.uint64, 2, "C")
+VECTOR = types.Array(types.int64, 1, "C")
+MATRIX = types.Array(types.int64, 2, "C")
+
+
+class Spec(NamedTuple):
+    """What a kernel is compiled from.
+
+    The rule, how many scalars it takes, the codecs of the gradient, the parameter and the states, and whether every
+    operation is rounded by itself on the CPU, as it always is on a GPU.
+    """
+
+    rule: Callable[..., Any]
+    scalars: int
+    codecs: tuple[str, ...]
+    reproducible: bool = True
+
+    @property
+    def text(self) -> str:
+        """The codecs as compiled code takes them."""
+        return " ".join(self.codecs)
+
+    @property
+    def layout(self) -> Layout:
+        """The arrays of a tensor."""
+        return layout_of(self.text)
+
+    @property
+    def number(self) -> np.dtype[Any]:
+        """In what is computed."""
+        return self.layout.number
+
+    @property
+    def lanes(self) -> int:
+        """How many elements of each array a thread of a GPU moves at a time."""
+        return DEVICE_BYTES // self.number.itemsize
+
+    @property
+    def scalar_layout(self) -> tuple[np.dtype[Any], ...]:
+        return (self.number,) * self.scalars
+
+    @property
+    def values(self) -> types.Type:
+        """The type of the array that carries the scalars."""
+        return types.Array(numba.from_dtype(self.number), 1, "C")
+
+
+class _Library(JITCodeLibrary):  # type: ignore[misc]  # numba is untyped
+    """The machine code of one function, whose symbols nobody else sees but the function's own.
+
+    What is linked into it keeps the names that Numba gave it, which are counted in each process. Seen from outside,
+    code from the cache of one process would serve as that of another.
+    """
+
+    def _optimize_final_module(self) -> None:
+        own = self._own
+        for function in self._final_module.functions:
+            if not function.is_declaration and function.name not in own:
+                function.linkage = "internal"
+        super()._optimize_final_module()
+
+    def finalize(self) -> None:
+        self._own = {f.name for f in self._final_module.functions if not f.is_declaration}  # before anything is linked
+        super().finalize()
+
+
+class _Compiler(Compiler):  # type: ignore[misc]  # numba is untyped
+    """Numba's compiler, into a :class:`_Library`."""
+
+    library = _Library
+
+    def __init__(self, typingctx: Any, targetctx: Any, library: Any, *others: Any) -> None:
+        super().__init__(typingctx, targetctx, library, *others)
+        if library is None:
+            self.state.library = self.library(targetctx.codegen(), "fastopt")
+            self.state.library.enable_object_caching()
+
+
+class _FusedLibrary(_Library):
+    """The same, in which a product and a sum may become one operation, rounded once, where the processor has it.
+
+    Only here, when everything is linked: whatever is compiled before may be a part of other loops, too.
+    """
+
+    _final_module: Any
+
+    def _optimize_final_module(self) -> None:
+        text = re.sub(r"(= f(?:add|sub|mul)) (?!contract )", r"\1 contract ", str(self._final_module))
+        self._final_module = parse_assembly(text)
+        super()._optimize_final_module()
+
+
+class _FusedCompiler(_Compiler):
+    """Numba's compiler, into a :class:`_FusedLibrary`."""
+
+    library = _FusedLibrary
+
+
+#: How an update inside a user's compiled code is compiled: its scalars are to the bit what Python computes.
+INSIDE: dict[str, Any] = EXACT | {"pipeline_class": _Compiler}
+_FUSED: dict[str, Any] = EXACT | {"pipeline_class": _FusedCompiler}
+
+
+def _compile(function: Callable[..., Any], signature: Any, *, reproducible: bool = True, **flags: Any) -> Any:
+    if numba.config.DISABLE_JIT:
+        raise RuntimeError("fastopt cannot run with NUMBA_DISABLE_JIT=1: its kernels are compiled")
+    flags = FLAGS | flags
+    contents = digest(function, flags, reproducible)  # which says how the loop within was compiled
+    with global_compiler_lock:  # and no fork, which waits for it, leaves a child with a lock of what happens here
+        # Numba imports it when a kernel is first called with an array. It is not imported with fastopt: 20 ms.
+        importlib.import_module("numpy.ma")
+        kernel = numba.njit(**INSIDE | flags)(named(function, contents))
+        kernel._cache = KernelCache(function.__name__, contents)
+        # What is compiled with the kernel, such as the loop that `parallel=True` makes of a prange, has names of
+        # Numba's own, of which only the count can be set apart; see fastopt._kernels.symbols.
+        count = FunctionIdentity._unique_ids
+        FunctionIdentity._unique_ids = itertools.count(int(hashlib.sha256(contents.encode()).hexdigest()[:15], 16))
+        try:
+            kernel.compile(signature)
+        finally:
+            FunctionIdentity._unique_ids = count
+    kernel.disable_compile()
+    return kernel
+
+
+def run(rule: Callable[..., Any], codecs: str, reproducible: bool) -> Callable[..., None]:
+    """Return the loop over the elements of one tensor, for use inside compiled code.
+
+    It has its flags whatever those of the code around it are; where it is not `reproducible`, it alone is fused.
+    """
+    function = cpu.make_run(rule, codecs)
+    loop: Callable[..., None] = register_jitable(**EXACT if reproducible else _FUSED)(
+        named(function, digest(function, reproducible))
+    )
+    return loop
+
+
+@functools.cache
+def sweep(spec: Spec, parallel: bool) -> Any:
+    """Return the kernel that updates all tensors of one dtype."""
+    function = cpu.make_sweep(run(spec.rule, spec.text, spec.reproducible), spec.text, spec.scalar_layout)
+    signature = types.void(TABLE, VECTOR, MATRIX, spec.values, types.int64, types.int64)
+    return _compile(function, signature, reproducible=spec.reproducible, parallel=parallel)
+
+
+@functools.cache
+def direct(spec: Spec) -> Any:
+    """Return the kernel that checks and updates one small tensor."""
+    function = cpu.make_direct(run(spec.rule, spec.text, spec.reproducible), spec.text, spec.scalar_layout)
+    signature = types.int64(VECTOR, MATRIX, TABLE, spec.values, types.int64, types.int64, types.int64, types.int64)
+    return _compile(function, signature, reproducible=spec.reproducible)
+
+
+@functools.cache
+def gather() -> Any:
+    """Return the compiled check of :mod:`fastopt._arrays.headers`, or None where headers cannot be read."""
+    if headers.probe() is not None:
+        return None
+    signature = types.int64(MATRIX, MATRIX, MATRIX, types.int64, VECTOR, types.int64, types.int64)
+    return _compile(headers.gather, signature, nogil=False)  # what it looks at must stay where it is
+
+
+def device_kernel(spec: Spec, on_device: bool) -> tuple[Callable[..., None], Any]:
+    """Return the CUDA sweep and its signature; `on_device`: the scalars of a step are in memory there."""
+    from . import cuda as loops  # loads numba.cuda
+
+    function = loops.make_sweep(spec.rule, device_storage(spec), spec.lanes, len(spec.layout.scales), on_device)
+    values = types.uint64 if on_device else types.UniTuple(numba.from_dtype(spec.number), spec.scalars)
+    step = types.uint64 if on_device else types.int64
+    return function, types.void(types.uint64, types.int64, types.uint64, types.int64, values, types.int64, step)
+
+
+def device_threads(spec: Spec, usual: int) -> int:
+    """Return how many threads a block of a GPU has: where there are scales, a block of numbers is theirs together."""
+    return BLOCK // spec.lanes if spec.layout.scales else usual
+
+
+def device_storage(spec: Spec) -> Any:
+    """Return how a kernel reads and writes on a GPU, or in the simulator."""
+    from .._arrays import driver
+
+    if driver.simulated():
+        from . import simulator
+
+        return simulator.Storage(spec.layout, spec.lanes, spec.scalars)
+    from . import cuda_access
+
+    return cuda_access.Storage(spec.layout, spec.lanes, spec.scalars)
+
+
+@functools.cache
+def device_sweep(spec: Spec, on_device: bool, device: int) -> Any:
+    """Return the kernel that updates all tensors of one dtype on the GPU `device`, which is the current one."""
+    from . import toolchain
+
+    return toolchain.compiled(*device_kernel(spec, on_device), **DEVICE)
+
+
+def device_counter(values: Callable[..., Any], spec: Spec) -> tuple[Callable[..., None], Any]:
+    """Return the CUDA kernel that counts a step and works out its scalars, and its signature."""
+    from . import cuda as loops
+
+    return loops.make_advance(values, device_storage(spec)), types.void(types.uint64, types.uint64)
+
+
+_advances: dict[tuple[str, Spec, int], Any] = {}
+
+
+def device_advance(values: Callable[..., Any], spec: Spec, device: int) -> Any:
+    """Return the kernel that counts a step on the GPU `device` and works out its scalars, as `values` does."""
+    from . import toolchain
+
+    key = (values.__qualname__, spec, device)  # the name says what is in it
+    if key not in _advances:
+        _advances[key] = toolchain.compiled(*device_counter(values, spec), **DEVICE)
+    return _advances[key]

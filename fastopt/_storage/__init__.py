@@ -1,0 +1,1 @@
+"""How a number lies in memory: codecs, 8-bit blocks, layouts, random bits, and their evaluation by NumPy."""

@@ -1,0 +1,176 @@
+"""Codecs: how a number lies in memory, written once for every target.
+
+A codec says what is stored of each number, and how one becomes the other, in the operations of an LLVM IR builder. The
+CPU (:mod:`fastopt._kernels.access`) and the GPU (:mod:`fastopt._kernels.cuda_access`) hand in their builder;
+:class:`fastopt._storage.evaluator.Builder` computes at once, in NumPy.
+
+Numbers are float32 in between, float64 for parameters in float64. `word` is 32 random bits for the formats that are
+rounded at random: up as often as a number is near to the one above, so that a mean is kept exactly. Rounded to the
+nearest, an average that is decayed by 0.999 stands still as soon as its format has fewer than 9 bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+
+from .random_bits import random
+
+INT8, INT16, INT32 = ir.IntType(8), ir.IntType(16), ir.IntType(32)
+HALF, FLOAT, DOUBLE = ir.HalfType(), ir.FloatType(), ir.DoubleType()
+#: What lies in memory, by the name of its dtype.
+ELEMENTS = {
+    "float64": DOUBLE,
+    "float32": FLOAT,
+    "float16": HALF,
+    "int16": INT16,
+    "uint16": INT16,
+    "int8": INT8,
+    "uint8": INT8,
+}
+INFINITE = INT32(0x7F800000)
+MAGNITUDE = INT32(0x7FFFFFFF)
+
+
+class Codec:
+    """A format.
+
+    Attributes
+    ----------
+    fields : tuple of numpy.dtype
+        What is stored of each number, in an array each.
+    scaled : bool
+        Whether there is also a scale (int16) for each block of numbers.
+    """
+
+    scaled = False
+
+    def __init__(self, *fields: str) -> None:
+        self.fields = tuple(np.dtype(name) for name in fields)
+
+    @property
+    def rows(self) -> tuple[np.dtype[Any], ...]:
+        """The dtypes of all arrays: the fields, and the scale."""
+        return (*self.fields, np.dtype(np.int16)) if self.scaled else self.fields
+
+    def read(self, b: Any, stored: Sequence[Any], number: Any, scale: Any = None, careful: bool = False) -> Any:
+        """Return the number of type `number` that is stored; `careful`: whatever its block holds."""
+        raise NotImplementedError
+
+    def write(self, b: Any, value: Any, word: Any, scale: Any = None, careful: bool = False) -> Sequence[Any]:
+        """Return what to store of a number; `careful`: even if it is not finite."""
+        raise NotImplementedError
+
+
+def _nearest(b: Any, bits: Any, dropped: int) -> Any:
+    """Return the bits of a float32 rounded to the nearest, ties to even, so that `dropped` bits can be dropped."""
+    odd = b.and_(b.lshr(bits, INT32(dropped)), INT32(1))
+    return b.add(bits, b.add(odd, INT32((1 << (dropped - 1)) - 1)))
+
+
+def _is_nan(b: Any, value: Any) -> Any:
+    return b.fcmp_unordered("uno", value, value)
+
+
+def _quiet(b: Any, bits: Any) -> Any:
+    """Return the bits of a NaN that survives the loss of its lower bits, and rounding."""
+    return b.or_(bits, INT32(0x400000))
+
+
+class Float(Codec):
+    """float64, float32 or float16, rounded to the nearest, ties to even."""
+
+    def read(self, b: Any, stored: Sequence[Any], number: Any, scale: Any = None, careful: bool = False) -> Any:
+        (value,) = stored
+        return value if value.type == number else b.fpext(value, number)
+
+    def write(self, b: Any, value: Any, word: Any, scale: Any = None, careful: bool = False) -> Sequence[Any]:
+        own = ELEMENTS[self.fields[0].name]
+        return [value if value.type == own else b.fptrunc(value, own)]
+
+
+class Float16AtRandom(Float):
+    """float16 rounded at random; what is nearest to a finite number stays finite."""
+
+    def write(self, b: Any, value: Any, word: Any, scale: Any = None, careful: bool = False) -> Sequence[Any]:
+        bits = b.bitcast(value, INT32)
+        size = b.and_(bits, MAGNITUDE)
+        normal = b.and_(b.add(size, random(b, word, 13)), INT32(~0x1FFF))
+        # Below 2^-14 the numbers are 2^-24 apart.
+        small = b.icmp_unsigned("<", size, INT32(0x38800000))
+        units = b.select(small, b.fmul(b.bitcast(size, FLOAT), FLOAT(2.0**24)), FLOAT(0))
+        share = b.fmul(b.uitofp(random(b, word, 13), FLOAT), FLOAT(2.0**-13))
+        whole = b.uitofp(b.fptoui(b.fadd(units, share), INT32), FLOAT)
+        rounded = b.select(small, b.bitcast(b.fmul(whole, FLOAT(2.0**-24)), INT32), normal)
+        largest, halfway = INT32(0x477FE000), INT32(0x477FF000)  # 65504 and 65520
+        rounded = b.select(
+            b.and_(b.icmp_unsigned("<", size, halfway), b.icmp_unsigned(">", rounded, largest)), largest, rounded
+        )
+        rounded = b.select(b.icmp_unsigned(">=", size, INFINITE), size, rounded)
+        signed = b.bitcast(b.or_(rounded, b.and_(bits, INT32(0x80000000))), FLOAT)
+        return [b.fptrunc(signed, HALF)]
+
+
+class BFloat16(Codec):
+    """The upper half of a float32, in a uint16: rounded to the nearest, ties to even, or at random."""
+
+    def __init__(self, at_random: bool) -> None:
+        super().__init__("uint16")
+        self._at_random = at_random
+
+    def read(self, b: Any, stored: Sequence[Any], number: Any, scale: Any = None, careful: bool = False) -> Any:
+        value = b.bitcast(b.shl(b.zext(stored[0], INT32), INT32(16)), FLOAT)
+        return value if number == FLOAT else b.fpext(value, number)
+
+    def write(self, b: Any, value: Any, word: Any, scale: Any = None, careful: bool = False) -> Sequence[Any]:
+        bits = b.bitcast(value, INT32)
+        rounded = b.add(bits, random(b, word, 16)) if self._at_random else _nearest(b, bits, 16)
+        bits = b.select(_is_nan(b, value), _quiet(b, bits), rounded)
+        return [b.trunc(b.lshr(bits, INT32(16)), INT16)]
+
+
+class Compensated(Codec):
+    """A number and what its rounding lost, both in one format: Kahan's compensation."""
+
+    def __init__(self, base: Codec) -> None:
+        super().__init__(base.fields[0].name, base.fields[0].name)
+        self._base = base
+
+    def read(self, b: Any, stored: Sequence[Any], number: Any, scale: Any = None, careful: bool = False) -> Any:
+        return b.fadd(*(self._base.read(b, [part], number) for part in stored))
+
+    def write(self, b: Any, value: Any, word: Any, scale: Any = None, careful: bool = False) -> Sequence[Any]:
+        upper = self._base.write(b, value, word)
+        lost = b.fsub(value, self._base.read(b, upper, FLOAT))
+        size = b.and_(b.bitcast(lost, INT32), MAGNITUDE)
+        lost = b.select(b.icmp_unsigned("<", size, INFINITE), lost, FLOAT(0))  # infinity less infinity
+        return [*upper, *self._base.write(b, lost, word)]
+
+
+class Split(Codec):
+    """A weight of 16 + `hidden` bits: the nearest bfloat16, ties away from zero, and how far off that is.
+
+    The upper 16 + `hidden` bits of a float32, taken as one integer, are the bfloat16's bits and a signed correction.
+    With 16 hidden bits the weight is the float32; the last of fewer is rounded at random.
+    """
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__("uint16", f"int{hidden}")
+        self._hidden = hidden
+
+    def read(self, b: Any, stored: Sequence[Any], number: Any, scale: Any = None, careful: bool = False) -> Any:
+        upper = b.shl(b.zext(stored[0], INT32), INT32(16))
+        lower = b.shl(b.sext(stored[1], INT32), INT32(16 - self._hidden))
+        return b.bitcast(b.add(upper, lower), FLOAT)
+
+    def write(self, b: Any, value: Any, word: Any, scale: Any = None, careful: bool = False) -> Sequence[Any]:
+        dropped = 16 - self._hidden
+        bits = b.bitcast(value, INT32)
+        kept = b.add(bits, random(b, word, dropped)) if dropped else bits
+        kept = b.select(_is_nan(b, value), INT32(0x7FC00000), kept)
+        upper = b.lshr(b.add(kept, INT32(0x8000)), INT32(16))
+        lower = b.lshr(kept, INT32(dropped))
+        return [b.trunc(upper, INT16), b.trunc(lower, ELEMENTS[self.fields[1].name])]

@@ -1,0 +1,133 @@
+"""The operations of an LLVM IR builder, computed at once by NumPy, on numbers or whole arrays.
+
+With it :mod:`fastopt._storage.codecs` says what is stored, in the simulator and to whoever looks at a state, in the
+very words from which the kernels are compiled.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+
+from .codecs import DOUBLE, FLOAT, HALF
+
+_FLOATS: dict[Any, type[np.floating[Any]]] = {HALF: np.float16, FLOAT: np.float32, DOUBLE: np.float64}
+_COMPARISONS: dict[str, Callable[..., Any]] = {
+    "<": np.less,
+    ">": np.greater,
+    "==": np.equal,
+    "!=": np.not_equal,
+    ">=": np.greater_equal,
+    "<=": np.less_equal,
+}
+
+
+@functools.cache
+def kind(type_: Any) -> np.dtype[Any]:
+    """Return the dtype for a type of LLVM's; integers have no sign there, and are unsigned here."""
+    if type_ in _FLOATS:
+        return np.dtype(_FLOATS[type_])
+    return np.dtype(bool) if type_.width == 1 else np.dtype(f"u{type_.width // 8}")
+
+
+class Value:
+    """A number or an array of them, with the type that LLVM would give it."""
+
+    __slots__ = ("array", "type")
+
+    def __init__(self, array: Any, type_: Any) -> None:
+        self.array, self.type = np.asarray(array), type_
+
+
+def value(array: Any) -> Value:
+    """Return a number or an array as an operand."""
+    array = np.asarray(array)
+    type_, dtype = _type_of(array.dtype)
+    return Value(array if array.dtype == dtype else array.view(dtype), type_)
+
+
+@functools.cache
+def _type_of(dtype: np.dtype[Any]) -> tuple[Any, np.dtype[Any]]:
+    """Return the type of LLVM's for numbers of a dtype, and the dtype in which they are held here."""
+    found = (type_ for type_, held in _FLOATS.items() if dtype == held)
+    type_ = next(found, ir.IntType(8 * dtype.itemsize))
+    return type_, kind(type_)
+
+
+def _of(operand: Any) -> Any:
+    """Return the numbers of an operand; that of a constant has the bits of its type."""
+    if isinstance(operand, Value):
+        return operand.array
+    dtype = kind(operand.type)
+    return dtype.type(operand.constant if dtype.kind in "fb" else operand.constant & ((1 << operand.type.width) - 1))
+
+
+def _signed(operand: Any) -> Any:
+    numbers = np.asarray(_of(operand))
+    return numbers.view(f"i{numbers.itemsize}")
+
+
+def _binary(operation: Callable[..., Any]) -> Any:
+    """Return an operation on two integers, of which those of NumPy's that are no operators never warn."""
+
+    def apply(self: Builder, a: Any, b: Any) -> Value:
+        return Value(operation(_of(a), _of(b)), a.type)
+
+    return apply
+
+
+def _binary_of_floats(operation: Callable[..., Any]) -> Any:
+    integers = _binary(operation)
+
+    def apply(self: Builder, a: Any, b: Any) -> Value:
+        with np.errstate(all="ignore"):
+            result: Value = integers(self, a, b)
+            return result
+
+    return apply
+
+
+class Builder:
+    """What codecs use of a builder."""
+
+    add, sub, mul = _binary(np.add), _binary(np.subtract), _binary(np.multiply)
+    udiv = _binary(np.floor_divide)
+    and_, or_, xor = _binary(np.bitwise_and), _binary(np.bitwise_or), _binary(np.bitwise_xor)
+    shl, lshr = _binary(np.left_shift), _binary(np.right_shift)
+    fadd, fsub, fmul = (_binary_of_floats(operation) for operation in (np.add, np.subtract, np.multiply))
+
+    def ashr(self, a: Any, b: Any) -> Value:
+        shifted = np.right_shift(_signed(a), _signed(b))
+        return Value(shifted.view(kind(a.type)), a.type)
+
+    def _convert(self, a: Any, type_: Any) -> Value:
+        with np.errstate(all="ignore"):
+            return Value(np.asarray(_of(a)).astype(kind(type_)), type_)
+
+    zext = trunc = fpext = fptrunc = uitofp = fptoui = _convert
+
+    def sext(self, a: Any, type_: Any) -> Value:
+        return Value(_signed(a).astype(f"i{type_.width // 8}").view(kind(type_)), type_)
+
+    def bitcast(self, a: Any, type_: Any) -> Value:
+        return Value(np.asarray(_of(a)).view(kind(type_)), type_)
+
+    def select(self, condition: Any, a: Any, b: Any) -> Value:
+        return Value(np.where(_of(condition), _of(a), _of(b)), a.type)
+
+    def icmp_unsigned(self, operator: str, a: Any, b: Any) -> Value:
+        return Value(_COMPARISONS[operator](_of(a), _of(b)), ir.IntType(1))
+
+    def icmp_signed(self, operator: str, a: Any, b: Any) -> Value:
+        return Value(_COMPARISONS[operator](_signed(a), _signed(b)), ir.IntType(1))
+
+    def fcmp_unordered(self, operator: str, a: Any, b: Any) -> Value:
+        assert operator == "uno"
+        return Value(np.isnan(_of(a)) | np.isnan(_of(b)), ir.IntType(1))
+
+    def extract_value(self, values: Any, index: int) -> Any:
+        return values[index]
