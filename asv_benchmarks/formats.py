@@ -40,7 +40,7 @@ FORMATS: dict[str, tuple[Any, dict[str, Any]]] = {
     'bfloat16, `master="split8"`, int8 states': (ml_dtypes.bfloat16, {"master": "split8", "state_dtype": "int8"}),
     'bfloat16, `master="split16"`, int8 states': (ml_dtypes.bfloat16, {"master": "split16", "state_dtype": "int8"}),
 }
-RIVAL = "PyTorch fused, float32"
+BASELINE = "PyTorch fused, float32"
 COPIES = 2
 
 
@@ -61,7 +61,7 @@ def params_and_grads(size: int, rng: np.random.Generator, kind: Any) -> tuple[An
     return made[0], made[1]
 
 
-def rival(size: int, rng: np.random.Generator) -> tuple[Callable[[], object], float]:
+def baseline(size: int, rng: np.random.Generator) -> tuple[Callable[[], object], float]:
     before = resident()
     params, grads = params_and_grads(size, rng, np.float32)
     tensor = torch.from_numpy(params).requires_grad_()
@@ -95,8 +95,8 @@ def main() -> None:
     functions: dict[str, Callable[[], object]] = {}
     rows: dict[str, dict[str, float]] = {}
     for copy in range(COPIES):
-        functions[f"{RIVAL} {copy}"], held = rival(size, rng)
-        rows[RIVAL] = {"moved": 28, "held": held, "theory": 16}
+        functions[f"{BASELINE} {copy}"], held = baseline(size, rng)
+        rows[BASELINE] = {"moved": 28, "held": held, "theory": 16}
         for name, (kind, kwargs) in FORMATS.items():
             optimizer, held, moved = ours(size, rng, kind, kwargs)
             own = np.dtype(kind).itemsize
@@ -110,7 +110,7 @@ def main() -> None:
     print("| Adam | bytes moved | held (theory) | ms | PyTorch fused / this |")
     print("|---|---:|---:|---:|---:|")
     for name, row in rows.items():
-        row |= {"ms": statistics.median(taken[name]) * 1e3, "ratio": measure.ratio(taken[RIVAL], taken[name])}
+        row |= {"ms": statistics.median(taken[name]) * 1e3, "ratio": measure.ratio(taken[BASELINE], taken[name])}
         memory = f"{row['held']:.2f} ({row['theory']:.2f})"
         print(f"| {name} | {row['moved']:.2f} | {memory} | {row['ms']:.1f} | {row['ratio']:.2f} |")
     if given.json:

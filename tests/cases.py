@@ -61,7 +61,7 @@ def name_of(case):
 
 def slow_operations(name):
     """Return whether the rule of an optimizer has roots, and quotients, as its source says."""
-    source = inspect.getsource(getattr(fastopt, name).make)
+    source = inspect.getsource(getattr(fastopt, name).rule)
     return {"sqrt": "np.sqrt(" in source, "div": " / " in source}
 
 
@@ -123,7 +123,7 @@ FORMATS = {"float64": np.float64, "float32": np.float32, "bfloat16": np.uint16, 
 
 def _every_storage():
     for param in FORMATS:
-        number = formats.number_of(param)
+        number = formats.compute_dtype(param)
         ways = [{}]
         if param in ("bfloat16", "float16"):
             ways += [{"rounding": rounding} for rounding in formats.ROUNDINGS[1:]]

@@ -1,4 +1,4 @@
-"""fastopt bench: the rivals compute the same, a wrong one shows, and figures can be compared."""
+"""fastopt bench: the baselines compute the same, a wrong one shows, and figures can be compared."""
 
 import importlib.util
 import json
@@ -48,7 +48,7 @@ def test_every_rival_that_is_here_is_right(name):
         pytest.skip(str(reason))
     assert error < 1e-6
     for p, old in zip(params, before, strict=True):
-        np.testing.assert_array_equal(p, old)  # each rival has memory of its own
+        np.testing.assert_array_equal(p, old)  # each baseline has memory of its own
 
 
 def test_table_json_and_picture(tmp_path, capsys):

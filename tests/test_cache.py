@@ -75,7 +75,7 @@ def test_an_edited_rule_is_compiled_anew(run_script, copied, size):
 
     assert run() == ["-1.0", "0", "1"]
     assert run() == ["-1.0", "1", "0"]
-    edit(copied / "optimizers" / "gd.py", "return (p - lr * g,)", "return (p - lr * g - lr * g,)")
+    edit(copied / "optimizers" / "gd.py", "return p - s.lr * g", "return p - s.lr * g - s.lr * g")
     assert run() == ["-2.0", "0", "1"]
     assert run() == ["-2.0", "1", "0"]
 
@@ -83,20 +83,21 @@ def test_an_edited_rule_is_compiled_anew(run_script, copied, size):
 def test_an_edited_helper_that_a_rule_reaches_through_a_module_is_noticed(run_script, tmp_path):
     (tmp_path / "helpers.py").write_text("import numba\n@numba.njit\ndef f(g, factor=2.0): return factor * g\n")
     (tmp_path / "own.py").write_text("""
+from typing import NamedTuple
 import fastopt
 import helpers
 
+class Scalars(NamedTuple):
+    lr: float
+
 class Own(fastopt.Optimizer):
     @staticmethod
-    def scalars(step, lr):
-        return (lr,)
+    def scalars(step, lr) -> Scalars:
+        return Scalars(lr=lr)
 
     @staticmethod
-    def make():
-        def rule(s, g, p):
-            return (p - s[0] * helpers.f(g),)
-
-        return rule
+    def rule(s, g, p):
+        return p - s.lr * helpers.f(g)
 """)
     script = """
     import numpy as np
@@ -133,23 +134,24 @@ def test_an_edit_of_what_kernels_are_made_of_is_noticed(run_script, copied, name
 def test_a_new_optimizer_is_one_file_and_one_line(run_script, copied):
     (copied / "optimizers" / "sign.py").write_text(
         '''"""Sign descent."""
+from typing import NamedTuple
 import numpy as np
 from .._api.functional import as_function
-from .._api.hyperparameters import rate
 from .._api.optimizer import Optimizer
+from ..rules import rate, state
 __all__ = ["Sign", "sign"]
+class Scalars(NamedTuple):
+    lr: float
 class Sign(Optimizer):
     """Sign descent."""
-    states = ("last",)
     lr = rate(0.5)
+    last = state()
     @staticmethod
-    def scalars(step, lr):
-        return (lr,)
+    def scalars(step, lr) -> Scalars:
+        return Scalars(lr=lr)
     @staticmethod
-    def make():
-        def rule(s, g, p, last):
-            return p - s[0] * np.sign(g), g
-        return rule
+    def rule(s, g, p, last):
+        return p - s.lr * np.sign(g), g
 sign = as_function(Sign)
 '''
     )

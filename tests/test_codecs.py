@@ -25,13 +25,13 @@ def bits(array):
 
 def decode(name, stored, scale=None):
     scale = None if scale is None else value(np.asarray(scale, np.uint32))
-    return CODECS[name].read(B, [value(a) for a in stored], FLOAT, scale, careful=True).array
+    return CODECS[name].read(B, [value(a) for a in stored], FLOAT, scale, nonfinite=True).array
 
 
-def encode(name, numbers, words=0, scale=None, *, careful=True):
+def encode(name, numbers, words=0, scale=None, *, nonfinite=True):
     words = value(np.asarray(words, np.uint32))
     scale = None if scale is None else value(np.asarray(scale, np.uint32))
-    parts = CODECS[name].write(B, value(np.asarray(numbers, np.float32)), words, scale, careful=careful)
+    parts = CODECS[name].write(B, value(np.asarray(numbers, np.float32)), words, scale, nonfinite=nonfinite)
     return [part.array for part in parts]
 
 
@@ -86,7 +86,7 @@ def test_narrowing_to_the_nearest_is_that_of_numpy_and_ml_dtypes(name):
 def test_at_random_it_is_one_of_the_two_neighbours_and_what_fits_stays(name, word):
     kind = PATTERNS[name].dtype.type
     given = float32s()
-    (narrow,) = encode(f"{name}-random", given, word)
+    (narrow,) = encode(f"{name}-stochastic", given, word)
     wide = bits(narrow).view(kind).astype(np.float32)
     nan = np.isnan(given)
     np.testing.assert_array_equal(np.isnan(wide), nan)
@@ -100,7 +100,7 @@ def test_at_random_it_is_one_of_the_two_neighbours_and_what_fits_stays(name, wor
     np.testing.assert_array_equal(np.signbit(wide[~nan]), np.signbit(given[~nan]))
 
 
-@pytest.mark.parametrize("name", [n for n in NARROW if n.endswith("-random")] + ["bfloat16-split8"])
+@pytest.mark.parametrize("name", [n for n in NARROW if n.endswith("-stochastic")] + ["bfloat16-split8"])
 @pytest.mark.parametrize("size", [1.0, -300.7, 3e-5, 1e-7, 60000.0])
 def test_rounded_at_random_means_are_kept(name, size):
     """Over all random bits the mean is the number itself, to one part of them."""
@@ -164,14 +164,14 @@ def test_split8_is_the_upper_24_bits():
 
 
 class TestScaled8:
-    """What a block of 8-bit codes holds; `scale` is that of its peak unless given."""
+    """What a block of 8-bit codes holds; `scale` is that of its absmax unless given."""
 
     @staticmethod
     def scale(name, numbers, before=0):
-        peak = (value(np.uint32(0)), value(np.uint32(0)))
+        absmax = (value(np.uint32(0)), value(np.uint32(0)))
         for number in np.asarray(numbers, np.float32):
-            peak = CODECS[name].finite_peak(B, value(number), *peak)
-        return int(CODECS[name].rescale(B, value(np.uint32(before)), *peak).array)
+            absmax = CODECS[name].finite_absmax(B, value(number), *absmax)
+        return int(CODECS[name].rescale(B, value(np.uint32(before)), *absmax).array)
 
     @pytest.mark.parametrize("name", ["int8", "uint8"])
     def test_every_code_goes_back_to_itself(self, name):
@@ -221,30 +221,34 @@ class TestScaled8:
     def test_a_scale_stays_while_it_will_do(self, name):
         codec = CODECS[name]
         for exponent in range(-126, 128):
-            peak = np.float32(1.5 * 2.0**exponent)
-            scale = self.scale(name, [peak])
+            absmax = np.float32(1.5 * 2.0**exponent)
+            scale = self.scale(name, [absmax])
             assert 0 <= scale < 256
             binades = 16 if name == "int8" else 32
             needed = exponent + 127 - binades
             assert scale == (needed + 1 if needed > 0 else 0)
             for times in (2.0, 1.0, 0.5, 0.25):
                 if exponent + 127 - binades > 2 and exponent < 126:
-                    assert self.scale(name, [peak * np.float32(times)], scale) == scale
-                    stale = codec.stale(B, value(np.uint32(scale)), value(np.float32(peak * times).view(np.uint32)))
+                    assert self.scale(name, [absmax * np.float32(times)], scale) == scale
+                    stale = codec.needs_rescale(
+                        B, value(np.uint32(scale)), value(np.float32(absmax * times).view(np.uint32))
+                    )
                     assert not stale.array
             for times in (2.5, 0.124):
                 if exponent + 127 - binades > 2 and exponent < 126:
-                    assert self.scale(name, [peak * np.float32(times)], scale) != scale
-                    stale = codec.stale(B, value(np.uint32(scale)), value(np.float32(peak * times).view(np.uint32)))
+                    assert self.scale(name, [absmax * np.float32(times)], scale) != scale
+                    stale = codec.needs_rescale(
+                        B, value(np.uint32(scale)), value(np.float32(absmax * times).view(np.uint32))
+                    )
                     assert stale.array
 
     @pytest.mark.parametrize("name", ["int8", "uint8"])
     def test_the_top_of_the_range_does_not_become_infinite(self, name):
-        for peak in np.float32(2.0) ** np.arange(-100, 127, dtype=np.float32) * np.float32(13 / 8):
-            scale = self.scale(name, [peak])
+        for absmax in np.float32(2.0) ** np.arange(-100, 127, dtype=np.float32) * np.float32(13 / 8):
+            scale = self.scale(name, [absmax])
             needed = max(scale - 1, 0)  # the tightest that would do
             for word in (0, 2**20 - 1):
-                (code,) = encode(name, [peak], word, needed)
+                (code,) = encode(name, [absmax], word, needed)
                 assert np.isfinite(decode(name, [code], needed)).all()
 
     @pytest.mark.parametrize("name", ["int8", "uint8"])
@@ -258,7 +262,7 @@ class TestScaled8:
         marked[: len(special)] = special
         scale = self.scale(name, marked)
         assert scale == clean + 256
-        assert CODECS[name].marked(B, value(np.uint32(scale))).array
+        assert CODECS[name].has_nonfinite(B, value(np.uint32(scale))).array
         words = every_word(BLOCK)
         (codes,), (others,) = encode(name, marked, words, scale), encode(name, numbers, words, clean)
         back = decode(name, [codes], scale)
@@ -270,7 +274,7 @@ class TestScaled8:
 def test_random_bits_depend_on_all_they_should_and_are_spread_evenly():
     def word(*numbers):
         return int(
-            random_bits.noise(
+            random_bits.bits_at(
                 B, random_bits.key(B, *(value(np.int64(n)) for n in numbers[:4])), value(np.int64(numbers[4]))
             ).array
         )

@@ -174,9 +174,9 @@ class TestMeasuring:
     @pytest.fixture
     def driver(self, monkeypatch):
         bindings = pytest.importorskip("cuda.bindings", reason="needs the extra `cuda-check`")
-        from cuda.bindings import driver
+        from cuda.bindings import driver as real
 
-        stand_in = Driver(driver)
+        stand_in = Driver(real)
         monkeypatch.setitem(sys.modules, "cuda.bindings.driver", stand_in)
         monkeypatch.setattr(bindings, "driver", stand_in)
         module = SimpleNamespace(
@@ -323,13 +323,13 @@ def test_the_sweep(case, dtype, capability, compile_for, tmp_path):
 
 
 STORAGES = [
-    ("float32", "float32", "bfloat16-random", "bfloat16-random"),
+    ("float32", "float32", "bfloat16-stochastic", "bfloat16-stochastic"),
     ("float32", "float32", "float16", "float16"),
     ("float32", "float32", "int8", "uint8"),
     ("bfloat16", "bfloat16", "float32", "float32"),
-    ("float16", "float16-random", "float32", "float32"),
-    ("bfloat16", "bfloat16-random", "int8", "uint8"),
-    ("bfloat16", "bfloat16-kahan", "bfloat16-random", "bfloat16-random"),
+    ("float16", "float16-stochastic", "float32", "float32"),
+    ("bfloat16", "bfloat16-stochastic", "int8", "uint8"),
+    ("bfloat16", "bfloat16-kahan", "bfloat16-stochastic", "bfloat16-stochastic"),
     ("bfloat16", "bfloat16-split8", "int8", "uint8"),
     ("bfloat16", "bfloat16-split16", "int8", "uint8"),
 ]
@@ -368,7 +368,7 @@ def test_the_kernel_that_counts(case, capability, compile_for, tmp_path):
     name, kwargs = case
     method = OPTIMIZERS[name].with_hyperparameters(**kwargs | {"lr": 0.1})
     spec = method.plain_spec(np.dtype(np.float32))
-    ptx = compile_for(*compiler.device_counter(method.compiled_values(), spec), capability)
+    ptx = compile_for(*compiler.device_counter_kernel(method.compiled_values(), spec), capability)
     found = instructions(ptx)
     assert sum(n for op, n in found.items() if re.fullmatch(r"st\.global\.[fbu]32", op)) == spec.scalars
     assert sum(n for op, n in found.items() if re.fullmatch(r"st\.global\.[ubs]64", op)) == 1  # the step number
@@ -379,13 +379,10 @@ def test_the_kernel_that_counts(case, capability, compile_for, tmp_path):
 def test_the_checks_see_what_they_should(compile_for, tmp_path):
     """A kernel with double precision, an approximate root, or one element at a time is told from a good one."""
 
-    def make(*, nothing):
-        def rule(s, g, p):
-            return (np.float32(p - 0.1 * np.sqrt(g)),)
+    def rule(s, g, p):
+        return (np.float32(p - 0.1 * np.sqrt(g)),)
 
-        return rule
-
-    spec = compiler.Spec(make(nothing=True), 1, ("float32", "float32"))
+    spec = compiler.Spec(rule, 1, ("float32", "float32"))
     ptx = compile_for(*compiler.device_kernel(spec, False), (9, 0))
     assert ".f64" in ptx
     assert instructions("  ld.global.v4.f32 \t{%f1, %f2}, [%rd1];\n  @%p1 bra \tL;\n")["ld.global.v4.f32"] == 1

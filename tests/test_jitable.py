@@ -245,20 +245,22 @@ def result():
     return p[0], sum(train.stats.cache_hits.values())
 """
 OWN = """
+from typing import NamedTuple
 import fastopt
-from fastopt._api.hyperparameters import decay
+from fastopt.rules import decay, state
+class Scalars(NamedTuple):
+    lr: float
+    beta: float
 class Own(fastopt.Optimizer):
-    states = ("v",)
     beta = decay(0.5)
+    v = state()
     @staticmethod
-    def scalars(step, lr, beta):
-        return lr, beta
+    def scalars(step, lr, beta) -> Scalars:
+        return Scalars(lr=lr, beta=beta)
     @staticmethod
-    def make():
-        def rule(s, g, p, v):
-            v = s[1] * v + g
-            return p - s[0] * v, v
-        return rule
+    def rule(s, g, p, v):
+        v = s.beta * v + g
+        return p - s.lr * v, v
 update = fastopt.jitable(Own, beta=0.5)
 """
 
@@ -267,7 +269,7 @@ update = fastopt.jitable(Own, beta=0.5)
     ("file", "old", "new", "expected"),
     [
         ("settings.py", "beta=0.5)\n", "beta=0.25)\n", "-1.0"),
-        ("settings.py", "p - s[0] * v", "p - s[0] * v - s[0] * v", "-2.0"),
+        ("settings.py", "p - s.lr * v", "p - s.lr * v - s.lr * v", "-2.0"),
         ("fastopt/_storage/random_bits.py", '"""Random bits', '"""Some bits', "-1.0"),
     ],
     ids=["hyperparameters", "rule", "fastopt"],

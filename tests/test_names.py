@@ -11,7 +11,7 @@ import pytest
 
 import fastopt
 from fastopt._kernels import compiler
-from fastopt._kernels.symbols import UNKNOWN, digest
+from fastopt._kernels.symbols import SOURCES, UNKNOWN, digest
 
 from .test_imports import MODULES, imported
 
@@ -23,7 +23,7 @@ def symbols(library):
     return [f.name for f in library.get_defined_functions() if f.linkage.name not in ("internal", "private")]
 
 
-@pytest.mark.parametrize("states", ["float32 float32", "bfloat16-random bfloat16-random", "int8 uint8"])
+@pytest.mark.parametrize("states", ["float32 float32", "bfloat16-stochastic bfloat16-stochastic", "int8 uint8"])
 @pytest.mark.parametrize("kernel", ["serial", "parallel", "direct"])
 def test_a_kernel_shows_no_symbol_without_a_digest(monkeypatch, kernel, states):
     monkeypatch.setattr(compiler.KernelCache, "load_overload", lambda *arguments: None)
@@ -61,7 +61,7 @@ def test_what_the_digest_does_not_see_is_in_the_stamp():
     """
     uses = {name: {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} for name, tree in MODULES.items()}
     made = {name for name, used in uses.items() if used & {"intrinsic", "overload"}}
-    inside = {name for name in MODULES if f"fastopt.{name}".rpartition(".")[0] in symbols.SOURCES}
+    inside = {name for name in MODULES if f"fastopt.{name}".rpartition(".")[0] in SOURCES}
     # The intrinsics of headers and the update of `jitable` are closures, whose contents are a part of their digests;
     # `overload` of hyperparameters is that of typing.
     assert made - inside == {"_arrays.headers", "_api.jitable", "_api.hyperparameters"}

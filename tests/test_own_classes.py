@@ -1,12 +1,17 @@
 """Optimizers of a user's own: nothing is taken from their defaults, their names or numbers that they never see."""
 
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 
 import fastopt
-from fastopt._api.functional import as_function
-from fastopt._api.hyperparameters import nonnegative, rate
 from fastopt._bench import article, catalog
+from fastopt.rules import nonnegative, rate
+
+
+class Scalars(NamedTuple):
+    lr: float
 
 
 class Warm(fastopt.Optimizer):
@@ -16,19 +21,16 @@ class Warm(fastopt.Optimizer):
     warm_up = nonnegative(0.0)
 
     @staticmethod
-    def scalars(step, lr, warm_up):
-        return (lr * step / warm_up if step < warm_up else lr,)
+    def scalars(step, lr, warm_up) -> Scalars:
+        return Scalars(lr=lr * step / warm_up if step < warm_up else lr)
 
     @staticmethod
-    def make():
-        def rule(s, g, p):
-            return (p - s[0] * g,)
-
-        return rule
+    def rule(s, g, p):
+        return p - s.lr * g
 
 
 def test_a_step_number_that_the_defaults_have_no_use_for_is_needed_all_the_same():
-    warm = as_function(Warm)
+    warm = fastopt.as_function(Warm)
     p = np.zeros(2)
     with pytest.raises(TypeError, match="step"):
         warm(p, np.ones(2), warm_up=4.0)
@@ -38,24 +40,24 @@ def test_a_step_number_that_the_defaults_have_no_use_for_is_needed_all_the_same(
 
 
 def scalars_of_every_form():
-    def used(step, lr):
-        return (lr / step,)
+    def used(step, lr) -> Scalars:
+        return Scalars(lr / step)
 
-    def in_an_inner_function(step, lr):
+    def in_an_inner_function(step, lr) -> Scalars:
         def inner():
             return step
 
-        return (lr / inner(),)
+        return Scalars(lr / inner())
 
-    def beside_others(step, lr, beta):
-        return lr, beta, step
+    def beside_others(step, lr, beta) -> Scalars:
+        return Scalars(lr * beta * step)
 
-    def unused(step, lr):
-        return (lr,)
+    def unused(step, lr) -> Scalars:
+        return Scalars(lr)
 
-    def thrown_away(step, lr):
+    def thrown_away(step, lr) -> Scalars:
         del step
-        return (lr,)
+        return Scalars(lr)
 
     return {f: f in (used, in_an_inner_function, beside_others) for f in locals().copy().values()}
 
@@ -65,7 +67,7 @@ def scalars_of_every_form():
 )
 def test_whether_a_step_number_is_needed_is_read_from_the_code(scalars, timed):
     own = type("Own", (Warm,), {"scalars": staticmethod(scalars), "beta": nonnegative(0.5)})
-    parameters = as_function(own).__signature__.parameters
+    parameters = fastopt.as_function(own).__signature__.parameters
     assert (parameters["step"].default is parameters["step"].empty) == timed
 
 
@@ -75,22 +77,19 @@ class PerRate(fastopt.Optimizer):
     lr = rate(0.5)
 
     @staticmethod
-    def scalars(step, lr):
-        return (1.0 / lr,)
+    def scalars(step, lr) -> Scalars:
+        return Scalars(lr=1.0 / lr)
 
     @staticmethod
-    def make():
-        def rule(s, g, p):
-            return (p - g / s[0],)
-
-        return rule
+    def rule(s, g, p):
+        return p - g / s.lr
 
 
 def test_scalars_are_computed_for_the_learning_rate_that_is_set_alone():
     p, q, r = np.zeros(3), np.zeros(3), np.zeros(3)
     fastopt.jitable(PerRate)(r, np.ones(3), 1, 0.5)
     PerRate(p).step(np.ones(3))
-    as_function(PerRate)(q, np.ones(3))
+    fastopt.as_function(PerRate)(q, np.ones(3))
     assert (p == -0.5).all()
     assert (q == -0.5).all()
     assert (r == -0.5).all()
@@ -100,7 +99,7 @@ def test_scalars_are_computed_for_the_learning_rate_that_is_set_alone():
 
 
 def test_scalars_are_as_many_each_time():
-    def scalars(step, lr):
+    def scalars(step, lr) -> Scalars:
         return (lr,) * step
 
     opt = type("Own", (Warm,), {"scalars": staticmethod(scalars)})(np.zeros(3))

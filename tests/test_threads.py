@@ -78,9 +78,9 @@ def test_many_python_threads_at_once(layer):
     results = {}
     def work(seed):
         results[seed] = run(seed)
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
-    for t in threads: t.start()
-    for t in threads: t.join()
+    workers = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
+    for t in workers: t.start()
+    for t in workers: t.join()
     assert threads.budget() == 2
     print([results[seed] == expected[seed] for seed in range(8)])
     """)

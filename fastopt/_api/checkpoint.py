@@ -11,7 +11,7 @@ from .._arrays import gpu
 from .._arrays.checks import MOST_STEPS, Array, check_integer, check_layout, check_like
 from .._storage.codecs import ELEMENTS
 from .._storage.evaluator import Builder, value
-from .._storage.formats import number_of, raw, rows_of
+from .._storage.formats import compute_dtype, raw, rows_of
 from .._storage.int8 import Scaled8
 from .._storage.layout import CODECS
 
@@ -72,8 +72,8 @@ def decode(optimizer: Optimizer, name: str) -> list[Array]:
         scale = None
         if isinstance(codec, Scaled8) and (scales := optimizer._states[f"{name}_scale"][t]) is not None:
             scale = value(codec.spread(gpu.copy(scales), array.size))
-        number = ELEMENTS[number_of(param)]
-        numbers = codec.read(Builder(), flat, number, scale, careful=True).array
+        number = ELEMENTS[compute_dtype(param)]
+        numbers = codec.read(Builder(), flat, number, scale, nonfinite=True).array
         found.append(numbers.reshape(array.shape, order="C" if array.flags.c_contiguous else "F"))
     return found
 

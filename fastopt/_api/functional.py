@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dis
 import functools
 import inspect
 from collections.abc import Callable, Sequence
@@ -28,7 +27,7 @@ from .._engine.scalars import Packer
 from .._kernels import compiler
 from .._kernels.cache import warn_if_useless
 from .._kernels.cpu import LARGE, UNSURE
-from .._storage.formats import STATES, check_rounding, number_of, param_codec, state_codec
+from .._storage.formats import STATES, check_rounding, compute_dtype, param_codec, state_codec
 from .method import Method
 
 _cached_chunks = functools.lru_cache(maxsize=16)(chunks_of)
@@ -38,7 +37,7 @@ def as_function(cls: type[Any]) -> Callable[..., Array]:
     """Return the function form of an optimizer class, named like it in lower case."""
     name = cls.__name__.lower()
     every = cls.states
-    timed = _depends_on_step(cls)
+    timed = cls.timed
     methods = cls.with_hyperparameters
 
     def function(p: Array, g: Array, *states: Array, **keywords: Any) -> Array:
@@ -139,7 +138,7 @@ def update_arrays(
         kernel = compiler.direct(spec)
         answer = kernel(ids, kinds, table, scalars.array, limit, id(np.ndarray), seed, step)
     if answer == UNSURE:
-        arrays = _check_closely(arrays, names)
+        arrays = _check_arrays(arrays, names)
         table[:, 0] = [a.ctypes.data for a in arrays]
     if answer in (UNSURE, LARGE):
         arguments = (table, *_cached_chunks((p.size,)), scalars.array, seed, step)
@@ -157,10 +156,10 @@ def _codecs_of(arrays: Sequence[Any], names: Sequence[str], rounding: str) -> _K
     `kinds` is what :func:`fastopt._kernels.cpu.make_direct` calls so.
     """
     warn_if_useless()
-    arrays = _check_closely(arrays, names)
+    arrays = _check_arrays(arrays, names)
     dtypes = [a.dtype for a in arrays]
     formats = [str(format_of(dtype)) for dtype in dtypes]
-    number = number_of(formats[1])
+    number = compute_dtype(formats[1])
     check_rounding(rounding, None, formats[1:2])
     param = param_codec(formats[1], rounding, None)
     for name, format_, array in zip(names[2:], formats[2:], arrays[2:], strict=True):
@@ -177,12 +176,12 @@ def _step_for(codecs: tuple[str, ...], step: int | None) -> int:
     """Return the number of the step, which may be left out where nothing depends on it."""
     if step is not None:
         return step
-    if any(codec.endswith("-random") for codec in codecs):
-        raise TypeError("step must be given: the number of this update chooses how numbers are rounded at random")
+    if any(codec.endswith("-stochastic") for codec in codecs):
+        raise TypeError("step must be given: stochastic rounding depends on the number of this update")
     return 1
 
 
-def _check_closely(arrays: Sequence[Any], names: Sequence[str]) -> list[Array]:
+def _check_arrays(arrays: Sequence[Any], names: Sequence[str]) -> list[Array]:
     """Raise for what is wrong with the arrays of a call; the gradient may come back as another object."""
     arrays = [as_gradient(arrays[0]), *arrays[1:]]
     p = arrays[1]
@@ -194,15 +193,6 @@ def _check_closely(arrays: Sequence[Any], names: Sequence[str]) -> list[Array]:
         check_like(name, array, "p", p)
     check_disjoint(zip(names, arrays, strict=True))
     return arrays
-
-
-def _depends_on_step(cls: type[Any]) -> bool:
-    """Say whether the code of `scalars` looks at its first argument, whatever comes of it for some hyperparameters."""
-    code = cls.scalars.__code__
-    step = code.co_varnames[0]
-    used = (i.argval for i in dis.get_instructions(code) if i.opname.startswith("LOAD_"))
-    # From Python 3.13 on one instruction may load two variables; one that an inner function has is in a cell.
-    return step in code.co_cellvars or any(step == name or (type(name) is tuple and step in name) for name in used)
 
 
 def _signature(cls: type[Any], timed: bool) -> inspect.Signature:
@@ -238,21 +228,21 @@ def _document(cls: type[Any], name: str, timed: bool) -> str:
         lines += [
             f"{states} : ndarray",
             "    The states, updated in place, zeros before the first step; as for `g`, but none narrower than float32",
-            "    beside a float64 parameter. bfloat16 states are rounded at random.",
+            "    beside a float64 parameter. bfloat16 states are rounded stochastically.",
         ]
         extra = [s for s in cls.states if s not in cls.with_hyperparameters().active_states()]
         if extra:
             lines.append(f"    {', '.join(extra)}: only where the hyperparameters call for them.")
     lines += ["step : int" + ("" if timed else ", optional"), "    The number of this update, counted from 1."]
     if not timed:
-        lines.append("    Needed only where numbers are rounded at random.")
+        lines.append("    Needed only for stochastic rounding.")
     lines += [
         f"{', '.join(cls.hyperparameters)}",
         f"    As for :class:`fastopt.{cls.__name__}`; `lr` is a number.",
         'rounding : {"nearest", "stochastic"}, default "nearest"',
         "    How a parameter of 16 bits is rounded.",
         "seed : int, default 0",
-        "    Chooses, with `step`, how numbers are rounded at random; of no effect otherwise.",
+        "    Of stochastic rounding, which depends on it and on `step`; no effect otherwise.",
         "stream : object, optional",
         "    For arrays on a GPU: the stream to work on, as for :meth:`fastopt.Optimizer.step`.",
         "",

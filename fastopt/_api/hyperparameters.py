@@ -28,6 +28,8 @@ class Hyperparameter(Generic[T]):
         self.check = check
         #: Whether it keeps a divisor from zero.
         self.guards = guards
+        #: Whether it is a flag: a constant of a kernel.
+        self.constant = check is _flag
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name

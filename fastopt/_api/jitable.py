@@ -65,7 +65,7 @@ def jitable(optimizer: type[Optimizer], **hyperparameters: Any) -> Callable[...,
     >>> descend(np.zeros(1), 1000).round(6)
     array([3.])
     """
-    if not (isinstance(optimizer, type) and issubclass(optimizer, Optimizer) and hasattr(optimizer, "make")):
+    if not (isinstance(optimizer, type) and issubclass(optimizer, Optimizer) and hasattr(optimizer, "rule")):
         raise TypeError(f"optimizer must be a class such as fastopt.Adam, got {optimizer!r}")
     if "lr" in hyperparameters:
         raise TypeError("lr is the last argument of the update that jitable() returns")
@@ -116,7 +116,7 @@ def jitable(optimizer: type[Optimizer], **hyperparameters: Any) -> Callable[...,
             for k in range(len(values)):
                 if abs(values[k]) == np.inf:
                     raise ValueError("the hyperparameters give a scalar that is too large for the dtype")
-            run(addresses, size, values, np.uint32(0), 0)  # nothing here is rounded at random
+            run(addresses, size, values, np.uint32(0), 0)  # nothing here is rounded stochastically
 
         return named_by_contents(implementation)
 

@@ -17,54 +17,30 @@ from numba.extending import register_jitable
 from .._kernels.compiler import EXACT, Spec
 from .._kernels.symbols import named_by_contents
 from . import hyperparameters as _hyper
-
-Rule = Callable[..., Any]
+from .declaration import Rule, State, check_class, compose, depends_on_step, find_states, scalars_type, without_names
 
 #: The largest float64 that each dtype rounds to 0: half of its least number.
 _ROUNDED_TO_ZERO = {"float32": 2.0**-150, "float64": 0.0}
 
 
-@functools.cache
-def _compose(
-    make: Callable[..., Rule],
-    flags: tuple[tuple[str, bool], ...],
-    coupled: bool,
-    decoupled: bool,
-    maximize: bool,
-) -> Rule:
-    """Return the rule for these flags, with what all optimizers have in common around it.
-
-    Cached, because kernels are: one rule is one function object.
-    """
-    inner = named_by_contents(make(**dict(flags)))
-    if not (coupled or decoupled or maximize):
-        return inner
-    inner = register_jitable(inner)
-
-    def rule(s, g, p, *state):
-        if maximize:
-            g = -g
-        if coupled:
-            g = g + s[0] * p
-        if decoupled:
-            p = s[0] * p
-        return inner(s[1:], g, p, *state)
-
-    return named_by_contents(rule)
+@register_jitable(**EXACT)
+def decay_scalar(lr: float, weight_decay: float, decoupled: bool) -> float:
+    """Return the factor of weight decay in a step: of the parameter if it is decoupled, else of what `g` gains."""
+    return 1.0 - lr * weight_decay if decoupled else weight_decay
 
 
 class Method:
     """The formula of an optimizer and the hyperparameters that it is used with.
 
-    A subclass gives `states`, `scalars` and `make`, and declares its hyperparameters with the functions
-    of :mod:`fastopt._api.hyperparameters`.
+    A subclass gives `scalars` and `rule`, and declares its hyperparameters and states with the functions of
+    :mod:`fastopt.rules`.
     """
 
     states: ClassVar[tuple[str, ...]] = ()
     """Every state that the optimizer may have, in the order in which its rule takes them."""
 
     squares: ClassVar[tuple[str, ...]] = ()
-    """Those of them that are averages of squares: never negative, and something is divided by their root."""
+    """Those of them that are never negative, such as averages of squares."""
 
     lr = _hyper.rate(1e-2)
     weight_decay = _hyper.nonnegative(0.0)
@@ -81,6 +57,17 @@ class Method:
     _guards: ClassVar[tuple[str, ...]] = ()
     _settable: ClassVar[frozenset[str]] = frozenset()
     _arguments: ClassVar[tuple[str, ...]]
+    _declared: ClassVar[dict[str, State]] = {}
+    _flags: ClassVar[tuple[str, ...]] = ()
+    _has: ClassVar[tuple[str, ...]] = ()
+    _whens: ClassVar[tuple[str, ...]] = ()
+    _scalars: ClassVar[tuple[str, ...]] = ()
+    timed: ClassVar[bool]
+    """Whether :attr:`scalars` depends on the number of the step."""
+
+    _active: tuple[str, ...]
+    _fixed: tuple[float, ...] | None  # the scalars of every step, where all steps have the same
+    _plain: Callable[..., tuple[float, ...]]
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -93,17 +80,26 @@ class Method:
         cls._fields = {name: inspect.getattr_static(cls, name) for name in order}
         cls.hyperparameters = {name: field.default for name, field in cls._fields.items()}
         cls._guards = tuple(name for name, field in cls._fields.items() if field.guards)
-        if "scalars" in vars(cls):
+        cls._declared = find_states(cls)
+        cls.states = tuple(cls._declared)
+        cls.squares = tuple(name for name, declared in cls._declared.items() if declared.nonnegative)
+        cls._flags = tuple(name for name, field in cls._fields.items() if field.constant and name not in shared)
+        if hasattr(cls, "rule") or hasattr(cls, "scalars"):
+            optional = {f"has_{name}": declared.when for name, declared in cls._declared.items() if declared.when}
+            cls._has, cls._whens = tuple(optional), tuple(optional.values())
+            check_class(cls, cls._declared, (*cls._flags, *cls._has), cls._fields)
             cls._arguments = tuple(inspect.signature(cls.scalars).parameters)[2:]
+            cls._scalars = scalars_type(cls)._fields
+            cls.timed = depends_on_step(cls.scalars)
 
     scalars: ClassVar[Callable[..., tuple[float, ...]]]
-    """``scalars(step, lr, ...)``: what the rule needs to know of a step, in float64, computed once per step.
+    """``scalars(step, lr, ...) -> Scalars``: what the rule needs to know of a step, in float64, once per step.
 
-    The arguments after `lr` are attributes, by name. Plain arithmetic on numbers, because it is compiled too,
-    for :func:`fastopt.jitable`."""
+    The arguments after `lr` are attributes, by name. `Scalars` is a NamedTuple. Plain arithmetic on numbers, because it
+    is compiled too, for :func:`fastopt.jitable`."""
 
-    make: ClassVar[Callable[..., Rule]]
-    """``make(**flags)`` returns the rule, ``rule(s, g, p, *states) -> (p, *states)``, for one element."""
+    rule: ClassVar[Rule]
+    """``rule(s, g, p, *states) -> (p, *states)`` for one element; `s` has the scalars and the flags by name."""
 
     @classmethod
     def parameters(cls) -> list[inspect.Parameter]:
@@ -112,13 +108,19 @@ class Method:
         items = cls.hyperparameters.items()
         return [inspect.Parameter(name, keyword, default=default) for name, default in items]
 
-    def flags(self) -> dict[str, bool]:
-        """Return the arguments of `make`."""
-        return {}
-
     def active_states(self) -> tuple[str, ...]:
-        """Return the names of the states that the rule for these hyperparameters has."""
-        return self.states
+        """Return the names of the states that there are with these hyperparameters."""
+        return self._active
+
+    def _is_active(self, declared: State) -> bool:
+        return declared.when is None or bool(getattr(self, declared.when))
+
+    def initial_values(self) -> dict[str, float]:
+        """Return what each state holds before the first step."""
+        return {
+            name: float(getattr(self, declared.init) if isinstance(declared.init, str) else declared.init)
+            for name, declared in self._declared.items()
+        }
 
     @classmethod
     @functools.lru_cache(maxsize=256, typed=True)
@@ -147,28 +149,43 @@ class Method:
 
     def _changed(self) -> None:
         """Take note that hyperparameters changed."""
-        decays, decoupled, maximize = self.weight_decay != 0, self.decoupled, self.maximize
-        flags = tuple(self.flags().items())
-        rule = _compose(type(self).make, flags, decays and not decoupled, decays and decoupled, maximize)
-        kernel = (rule, self.reproducible)
-        if kernel != self.__dict__.get("_kernel"):  # another one; most changes are of numbers alone
-            self._kernel, self._rule, self._specs = kernel, rule, {}
-        self._wrapped = decays or maximize
-        self._numbers = tuple(getattr(self, name) for name in self._arguments)
+        now, cls = self.__dict__, type(self)
+        decays = ("decoupled" if now["decoupled"] else "coupled") if now["weight_decay"] else ""
+        flags = [now[name] for name in self._flags]
+        has = [bool(getattr(self, when)) for when in self._whens]
+        constants = (decays, now["maximize"], now["reproducible"], *flags, *has)
+        if constants != now.get("_constants"):  # most changes are of numbers alone
+            active = tuple(self._is_active(declared) for declared in self._declared.values())
+            named = (*zip(self._flags, flags, strict=True), *zip(self._has, has, strict=True))
+            self._active = tuple(name for name, here in zip(self._declared, active, strict=True) if here)
+            self._rule = compose(cls.rule, self._scalars, named, active, decays, self.maximize)
+            self._constants, self._specs = constants, {}
+            self._decays, self._ends = bool(decays), () if all(active) else (0.0,)
+            self._more = bool(decays) or not all(active)
+            self._plain = without_names(cls.scalars, scalars_type(cls))
+        self._numbers = tuple([getattr(self, name) for name in self._arguments])
+        self._fixed = None
 
     def _learning_rate(self, step: int) -> float:
         """Return the learning rate of step number `step`."""
-        lr: Any = self.__dict__["lr"]  # without the descriptor, which takes 0.1 µs of 4
+        lr = self.lr
         return _hyper.in_range(f"lr({step})", lr(step), 0, float("inf"), high_in=False) if callable(lr) else lr
 
     def values(self, step: int) -> tuple[float, ...]:
         """Return all scalars of step number `step`: those of the decay and those of the rule."""
-        lr = self._learning_rate(step)
-        values = self.scalars(step, lr, *self._numbers)
-        return (self._decay_scalar(lr), *values) if self._wrapped else values
-
-    def _decay_scalar(self, lr: float) -> float:
-        return 1.0 - lr * self.weight_decay if self.decoupled else self.weight_decay
+        if self._fixed is not None:
+            return self._fixed
+        lr = self.__dict__["lr"]  # without the descriptor, which takes 0.1 µs of 4
+        constant = type(lr) is float
+        if not constant:
+            lr = self._learning_rate(step)
+        values = self._plain(step, lr, *self._numbers)
+        if self._more:
+            decay = (decay_scalar(lr, self.weight_decay, self.decoupled),) if self._decays else ()
+            values = (*decay, *values, *self._ends)
+        if constant and not self.timed:
+            self._fixed = values
+        return values
 
     def spec(self, codecs: tuple[str, ...], scalars: int | None = None) -> Spec:
         """Return what the kernel for a gradient, a parameter and states in these codecs is compiled from.
@@ -176,12 +193,12 @@ class Method:
         `scalars` is how many :meth:`values` returns, for those who know.
         """
         spec = self._specs.get(codecs)
-        if spec is not None and scalars not in (None, spec.scalars):
+        if spec is not None and scalars is not None and scalars != spec.scalars:
             raise TypeError(f"{type(self).__name__}.scalars returned {scalars} numbers, and {spec.scalars} before")
         if spec is None:
             scalars = len(self.values(1)) if scalars is None else scalars
             spec = Spec(self._rule, scalars, codecs, self.is_reproducible(codecs))
-            self.check_dtype(spec.number)
+            self.check_dtype(spec.compute)
             self._specs[codecs] = spec
         return spec
 
@@ -214,15 +231,15 @@ class Method:
 
         The step is passed as a float, for which Numba takes the power as Python does.
         """
-        scalars = register_jitable(**EXACT)(type(self).scalars)
-        numbers, wrapped, decoupled = self._numbers, self._wrapped, self.decoupled
+        scalars = register_jitable(**EXACT)(self._plain)
+        numbers, decays, decoupled, ends = self._numbers, self._decays, self.decoupled, self._ends
         weight_decay = self.weight_decay
 
         def values(step, lr):
             own = scalars(step, lr, *numbers)
-            if wrapped:
-                return (1.0 - lr * weight_decay if decoupled else weight_decay, *own)
-            return own
+            if decays:
+                return (decay_scalar(lr, weight_decay, decoupled), *own, *ends)
+            return (*own, *ends)
 
         return register_jitable(**EXACT)(named_by_contents(values))
 

@@ -35,13 +35,13 @@ class Optimizer(Method):
         How states are stored: as float32 (the default), bfloat16, float16 or int8 where arithmetic is in float32; as
         float64 (the default) or float32 where it is in float64. "int8" is 8 bits and a scale for each block of 1024.
     rounding : {"nearest", "stochastic", "kahan"}, default "nearest"
-        How parameters of 16 bits are rounded: to the nearest; up as often as they are near to the number above; or to
-        the nearest, with what was lost kept beside in 16 more bits and added before the next update.
+        How parameters of 16 bits are rounded: to nearest even; stochastically, so that the mean is exact; or to nearest
+        even with Kahan summation, whose residual is kept in 16 more bits and added before the next update.
     master : {"split8", "split16"}, optional
         Parameters in bfloat16 are the upper part of a weight of 24 or 32 bits, whose other bits are kept beside. With
         "split16" and `reproducible` that is training with weights in float32, to the bit.
     seed : int, default 0
-        Chooses, with the step and the place of an element, how numbers are rounded at random; of no effect otherwise.
+        Of stochastic rounding, which depends on it, the step and the index of an element; no effect otherwise.
     capturable : bool, default False
         For GPUs: keep the step number and `lr` there, so that a CUDA graph can hold steps.
     **hyperparameters
@@ -53,7 +53,7 @@ class Optimizer(Method):
     state : dict of str to (arrays arranged as `params`)
         Live: these are the arrays that steps update. bfloat16 is ml_dtypes' if that is installed, and uint16 (the upper
         half of a float32) if not. Of "int8" these are the codes, with the scales as ``m_scale``: see :meth:`decoded`.
-        "low" is what `master` hides, "compensation" what Kahan's rounding keeps; None for other parameters.
+        "low": the extra bits of `master`. "compensation": the Kahan residual. None for other parameters.
     step_count : int
         The number of steps taken.
 
@@ -90,7 +90,7 @@ class Optimizer(Method):
         capturable: bool = False,
         **hyperparameters: Any,
     ) -> None:
-        if not hasattr(type(self), "make"):
+        if not hasattr(type(self), "rule"):
             raise TypeError(f"{type(self).__name__} has no rule: make one of its subclasses, such as fastopt.Adam")
         if lr is not _DEFAULT:
             hyperparameters["lr"] = lr
@@ -112,9 +112,9 @@ class Optimizer(Method):
         self._rounding, self._master = rounding, master
         by_state = formats.by_state(state_dtype, names, type(self).__name__)
         self._codecs = [codecs_of(f, rounding, master, by_state, names, self.squares) for f in own]
-        self._arithmetic = {np.dtype(formats.number_of(f)) for f in own}
+        self._arithmetic = {np.dtype(formats.compute_dtype(f)) for f in own}
         self._check_dtypes()
-        self._states = make_states(self._arrays, self._codecs, names)
+        self._states = make_states(self._arrays, self._codecs, names, self.initial_values())
         self._make_plan()
         self._plan.set_clocks(0, self._learning_rate)
 
@@ -139,7 +139,7 @@ class Optimizer(Method):
 
     @property
     def step_count(self) -> int:
-        """The number of steps taken; with `capturable`, asked of the GPU, after all that it was asked for."""
+        """The number of steps taken; with `capturable`, read from the GPU, after all work enqueued there."""
         counted = self._plan.read_step()
         return self._steps if counted is None else counted
 
@@ -217,7 +217,7 @@ class Optimizer(Method):
         values = self.values(step)
         gather = self._plan.gather
         try:
-            gather.recall() if given is None else gather.read(given)
+            gather.use_bound() if given is None else gather.read(given)
             if self._steps != step - 1:
                 raise RuntimeError(f"step {step} was taken within itself, by lr({step}) or by what holds the arrays")
             for group in self._groups:
@@ -281,7 +281,11 @@ class Optimizer(Method):
         """Return what a copy or a pickle needs; addresses and compiled rules are made anew from it."""
         if any(gpu.device_of(a) is not None for a in self._arrays):
             raise TypeError(f"{type(self).__name__} of arrays on a GPU cannot be copied or pickled: use state_dict()")
-        return {n: v for n, v in self.__dict__.items() if n not in ("_groups", "_kernel", "_plan", "_rule", "_specs")}
+        return {
+            n: v
+            for n, v in self.__dict__.items()
+            if n not in ("_constants", "_groups", "_plain", "_plan", "_rule", "_specs")
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take what :meth:`__getstate__` returned, with arrays that may be read-only or in a file now."""

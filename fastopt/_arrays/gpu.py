@@ -183,7 +183,7 @@ def zeros(like: Array, dtype: np.dtype[Any], length: int | None = None) -> Array
 
 
 def copy(array: Array) -> Array:
-    """Return a copy in host memory of an array, on a GPU after all that the device was asked for."""
+    """Return a copy in host memory of an array, on a GPU after all work enqueued on the device."""
     if device_of(array) is None:
         return array.copy(order="K")
     out = np.empty_like(array, order="K", subok=False)
@@ -194,7 +194,7 @@ def copy(array: Array) -> Array:
 
 
 def fill(array: Array, values: Array) -> None:
-    """Write `values` to an array, on a GPU after all that the device was asked for."""
+    """Write `values` to an array, on a GPU after all work enqueued on the device."""
     if device_of(array) is None:
         array[...] = values
         return

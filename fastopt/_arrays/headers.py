@@ -7,8 +7,8 @@ into every extension module (``PyArrayObject_fields`` in ``ndarraytypes.h``), so
 move without breaking all of them. :func:`probe` compares them with what Python says before they are
 first relied on.
 
-"No" from :func:`same_layout` means "look closer", not "wrong": a memory map is an array too. The judge
-is :mod:`fastopt._arrays.checks`.
+False from :func:`same_layout` means "check in Python", not "wrong": a memory map is an array too. What decides is
+:mod:`fastopt._arrays.checks`.
 """
 
 from __future__ import annotations

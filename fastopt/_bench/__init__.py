@@ -1,1 +1,1 @@
-"""``fastopt bench``: Adam beside its rivals, on the same numbers, in turn."""
+"""``fastopt bench``: Adam beside its baselines, on the same numbers, in turn."""

@@ -84,8 +84,8 @@ def _check_gpu_room(parser: argparse.ArgumentParser, elements: int) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="fastopt bench",
-        description="Measure float32 Adam beside its rivals, on one array of each size and on the tensors of real "
-        "models, in turn, and check every rival against the exact equation.",
+        description="Measure float32 Adam beside its baselines, on one array of each size and on the tensors of real "
+        "models, in turn, and check every baseline against the exact equation.",
     )
     every = dict.fromkeys([*PEERS, *GPU_PEERS])
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where (default cpu)")
@@ -105,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return the exit status: 1 if a rival is wrong or, with --compare, fastopt slower."""
+    """Run the command and return the exit status: 1 if a baseline is wrong or, with --compare, fastopt slower."""
     parser = _parser()
     options = parser.parse_args(arguments)
     on_gpu = options.device == "cuda"

@@ -42,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="fastopt",
         description="Run the article's four examples, then measure every optimizer on this machine. "
-        "'fastopt info' tells what this installation can do; 'fastopt bench' measures Adam beside its rivals: see "
+        "'fastopt info' tells what this installation can do; 'fastopt bench' measures Adam beside its baselines: see "
         "'fastopt bench --help'.",
     )
     parser.add_argument("--size", type=size, default=2**24, help="elements per array (default 2^24)")
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _command(arguments: Sequence[str]) -> int:
     if arguments[:1] == ["bench"]:
-        from .cli import main as bench  # the rivals are loaded only here
+        from .cli import main as bench  # the baselines are loaded only here
 
         return bench(arguments[1:])
     if arguments[:1] == ["info"]:

@@ -27,7 +27,7 @@ def missing() -> str | None:
 
 
 def synchronize() -> None:
-    """Wait for everything that the GPU was asked for."""
+    """Wait for all work enqueued on the GPU."""
     driver.module().synchronize()
 
 

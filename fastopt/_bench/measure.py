@@ -113,7 +113,7 @@ def stream(optimizer: Optimizer) -> Callable[[], None]:
         raise ValueError("the optimizer must have bound gradients, got none")
     states = len(group.codecs) - 2
     spec = compiler.Spec(_make_stream(states), 1, group.codecs, optimizer.is_reproducible(group.codecs))
-    values = np.full(1, 1e-3, spec.number)
+    values = np.full(1, 1e-3, spec.compute)
     table = group.table.copy()
     table[0] = gather.bound.found
     arguments = (table, group.items, group.chunks, values, 0, 0)

@@ -1,4 +1,4 @@
-"""The rivals: each takes Adam steps on float32 arrays that start from the same numbers.
+"""The baselines: each takes Adam steps on float32 arrays that start from the same numbers.
 
 A peer is a function ``(params, grads) -> (step, read)``: `step` takes one Adam step with the defaults of the paper,
 `read` returns the parameters. It copies what it is given into memory of its own, as its users would have it. One that

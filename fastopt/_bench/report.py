@@ -70,7 +70,7 @@ def _power(case: str) -> str:
 
 
 def _times(row: dict[str, Any] | None) -> str:
-    """Return how many times as long as fastopt a rival takes, in bold if less long."""
+    """Return how many times as long as fastopt a baseline takes, in bold if less long."""
     if row is None:
         return ""
     if row["error"] > TOLERANCE:

@@ -1,4 +1,4 @@
-"""Measuring: sizes and models, in turn, with the correctness of every rival beside its time."""
+"""Measuring: sizes and models, in turn, with the correctness of every baseline beside its time."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ OWN = ("fastopt", "fastopt bound")
 STEPS_CHECKED = 3
 _SAMPLE = 4096
 _ROUNDS = 1000
-# Of one rival, in seconds: fast steps are measured warm. Called one by one between the others', all of them take two
+# Of one baseline, in seconds: fast steps are measured warm. Called one by one between the others', all of them take two
 # to four times as long below 2^16 elements, for their code is out of the caches.
 TURN = 2e-3
-# Where in memory the arrays come to lie is luck: one and the same rival took 172 or 300 µs for 2^20 elements, 17 or
+# Where in memory the arrays come to lie is luck: one and the same baseline took 172 or 300 µs for 2^20 elements, 17 or
 # 23 ms for 2^26. So each is measured on several copies; where they are large, on fewer, one after the other.
 _LARGE = 1 << 23
 _COPIES_SMALL, _COPIES_LARGE = 3, 2
@@ -54,7 +54,7 @@ class Machine(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One rival on one set of arrays.
+    """One baseline on one set of arrays.
 
     `ratio` is its time over fastopt's, the median over the rounds.
     """
@@ -194,7 +194,7 @@ def header(threads: int) -> dict[str, Any]:
 
 
 def set_threads(threads: int | None) -> int:
-    """Give every rival the same number of threads and return it; JAX takes its number from the affinity alone."""
+    """Give every baseline the same number of threads and return it; JAX takes its number from the affinity alone."""
     import numba
 
     count = threads or _threads.budget()

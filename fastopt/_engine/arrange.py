@@ -11,6 +11,7 @@ from .._arrays import gpu
 from .._arrays.checks import Array
 from .._arrays.structure import Structure
 from .._kernels.cache import warn_if_useless
+from .._storage.evaluator import constant
 from .._storage.formats import param_codec, rows_of, state_codec
 from .._storage.int8 import BLOCK
 from .._storage.layout import CODECS
@@ -36,9 +37,12 @@ def codecs_of(
 
 
 def make_states(
-    arrays: Sequence[Array], codecs: Sequence[tuple[str, ...]], names: Sequence[str]
+    arrays: Sequence[Array], codecs: Sequence[tuple[str, ...]], names: Sequence[str], initial: Mapping[str, float]
 ) -> dict[str, list[Array | None]]:
-    """Return all arrays beside the parameters, by name; None for parameters that have no such array."""
+    """Return all arrays beside the parameters, by name; None for parameters that have no such array.
+
+    `names` are those of the states that the rule has, `initial` what they hold before the first step.
+    """
     wanted = [
         [(name, dtype, -(-array.size // BLOCK) if per_block else None) for name, dtype, per_block in _rows(own, names)]
         for array, own in zip(arrays, codecs, strict=True)
@@ -56,6 +60,12 @@ def make_states(
                 made[-1][name] = pool.take(array, dtype, length)
             else:
                 made[-1][name] = allocate(array, k, len(rows), dtype, length)
+    for new, (_, *states) in zip(made, codecs, strict=True):
+        for name, codec in zip(names, states, strict=True):
+            if initial[name] != 0:
+                stored = constant(CODECS[codec], initial[name])
+                for row, part in zip((name, f"{name}_scale"), stored, strict=False):
+                    gpu.fill(new[row], part)
     every = dict.fromkeys(name for own in made for name in own)
     return {name: [own.get(name) for own in made] for name in every}
 
@@ -115,7 +125,7 @@ class Plan:
         self._on_cpu = [group for group in groups if not isinstance(group, DeviceGroup)]
 
     def read_step(self) -> int | None:
-        """Return the number of steps that a device counted, after all that it was asked for; None if none counts."""
+        """Return the number of steps that a device counted, after all work enqueued there; None if none counts."""
         return next((group.read_step() for group in self._on_devices if group.capturable), None)
 
     def set_clocks(self, step: int | None, lr: Callable[[int], float]) -> None:

@@ -106,10 +106,10 @@ class Gather:
             if dtype is not group.grad_dtype:
                 known &= isinstance(dtype, np.dtype) and self._expect(group, start, dtype)
         gather = compiler.gather() if known else None
-        if gather is None or not self._at_a_glance(gather, grads):
+        if gather is None or not self._check_compiled(gather, grads):
             grads = [as_gradient(g) for g in grads]
-            if gather is None or not self._at_a_glance(gather, grads):
-                self._closely(grads)
+            if gather is None or not self._check_compiled(gather, grads):
+                self._check_in_python(grads)
         self.grads = grads  # alive until the launch
 
     def _expect(self, group: Group, start: int, dtype: np.dtype[Any]) -> bool:
@@ -121,7 +121,7 @@ class Gather:
         self._work[8] = 0  # so that all are looked at: at the same addresses they may reach further now
         return True
 
-    def _at_a_glance(self, gather: Callable[..., int], grads: list[Any]) -> bool:
+    def _check_compiled(self, gather: Callable[..., int], grads: list[Any]) -> bool:
         """Say whether all is surely well."""
         listed = self._relist() if self._relist is not None else None
         arguments = (*self._arguments, 0 if listed is None else id(listed), id(grads))
@@ -131,7 +131,7 @@ class Gather:
             answer = gather(*arguments)
         return answer <= headers.MOVED
 
-    def _closely(self, grads: list[Any]) -> None:
+    def _check_in_python(self, grads: list[Any]) -> None:
         """Do the same in Python, for arrays that are unusual or wrong."""
         structure = self._structure
         if self._relist is not None:
@@ -183,7 +183,7 @@ class Gather:
         self.read(grads)
         self.bound = Bound(self.grads, self._found.copy(), [group.grad_dtype for group in self._groups])
 
-    def recall(self) -> None:
+    def use_bound(self) -> None:
         """Take the bound gradients again, if others were read since."""
         if self.bound is None:
             raise TypeError("step() needs grads, unless bind(grads) was called before")

@@ -45,7 +45,7 @@ class DeviceGroup(Group):
         _, chunks = chunks_of([p.size for p in params], CHUNK)
         self._count = len(chunks)
         self._known: list[Any] = [None] * len(params)
-        self._places = [_glance(gpu.exposed(p).owner) for p in params]
+        self._places = [_identity(gpu.exposed(p).owner) for p in params]
         with driver.on(self.device):
             self._sent = np.zeros(len(params), np.int64)
             self._table = driver.copy_of(self.table.view(np.int64).reshape(-1))
@@ -61,7 +61,7 @@ class DeviceGroup(Group):
     def headers(self, grads: Sequence[Any]) -> list[Any]:
         """Return the headers of the gradients of the group, of those of all parameters."""
         for t, place in enumerate(self._places):
-            if _glance(gpu.exposed(self.params[t]).owner) != place:
+            if _identity(gpu.exposed(self.params[t]).owner) != place:
                 raise ValueError(
                     f"{self.label('params', t)} was moved or resized since the optimizer was made: make a new one"
                 )
@@ -90,7 +90,7 @@ class DeviceGroup(Group):
         if self._known[t] is None:
             return None
         seen, place, interface = self._known[t]
-        if seen() is not grad or _glance(grad) != place:
+        if seen() is not grad or _identity(grad) != place:
             return None
         return np.asarray(gpu.Exposed(grad, self.device, interface))
 
@@ -111,8 +111,8 @@ class DeviceGroup(Group):
             if spec is not self.spec:
                 self._kernel = compiler.device_sweep(spec, self.capturable, self.device)
                 if self.capturable:
-                    self._advance = compiler.device_advance(self._method.compiled_values(), spec, self.device)
-                self.spec, self.values = spec, Packer(spec.scalars, spec.number)
+                    self._advance = compiler.device_counter(self._method.compiled_values(), spec, self.device)
+                self.spec, self.values = spec, Packer(spec.scalars, spec.compute)
         self.values.pack(values)
 
     def _check_capture(self) -> None:
@@ -162,7 +162,7 @@ class DeviceGroup(Group):
             driver.write(address + 8, np.array([lr], np.float64))
 
     def read_step(self) -> int:
-        """Return the step number on the device, after all that the device was asked for."""
+        """Return the step number on the device, after all work enqueued on the device."""
         out = np.zeros(1, np.int64)
         with driver.on(self.device):
             driver.read(driver.address_of(self._clock), out)
@@ -204,7 +204,7 @@ def update(
     p = headers[1]
     values = method.values(step)
     spec = method.spec(codecs, len(values))
-    scalars = Packer(spec.scalars, spec.number)
+    scalars = Packer(spec.scalars, spec.compute)
     scalars.pack(values)
     handle = gpu.stream_handle(stream, p)
     with driver.on(device):
@@ -263,12 +263,12 @@ def _table(device: int, handle: int, thread: int) -> tuple[Any, streams.Uploads,
 
 def _remember(grad: Any, header: Array) -> Any:
     """Return what :meth:`DeviceGroup._recognise` needs; it does not keep the gradient alive."""
-    place = _glance(grad)
+    place = _identity(grad)
     return None if place is None else (weakref.ref(grad), place, gpu.exposed(header).__array_interface__)
 
 
-def _glance(grad: Any) -> Any:
-    """Return what shows at a glance whether an array is where and as it was, or None for a closer look."""
+def _identity(grad: Any) -> Any:
+    """Return what identifies the memory of an array, or None if only its interface does."""
     if type(grad).__module__.partition(".")[0] == "torch":
         return grad.data_ptr(), grad.shape, grad.stride(), grad.dtype
     return None

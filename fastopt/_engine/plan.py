@@ -57,7 +57,7 @@ class Members(NamedTuple):
     own : tuple of str
         The codecs of the parameter and the states.
     seed : int
-        Chooses how numbers are rounded at random.
+        Of stochastic rounding.
     """
 
     structure: Structure
@@ -119,7 +119,7 @@ class Group:
         if spec is not self.spec:
             kernels = threads.Kernels(spec, self.elements)
             kernels.compile()
-            self.kernels, self.spec, self.values = kernels, spec, Packer(spec.scalars, spec.number)
+            self.kernels, self.spec, self.values = kernels, spec, Packer(spec.scalars, spec.compute)
         self.values.pack(values)
 
     def launch(self, step: int) -> threads.Launch:

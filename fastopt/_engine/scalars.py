@@ -50,7 +50,8 @@ class Packer:
         """
         try:
             self._write(self._view, 0, *values)
-            too_large = math.inf in values or -math.inf in values
+            # The sum is quick to look at, and finite unless one of them is not, or they are very large.
+            too_large = not math.isfinite(sum(values)) and (math.inf in values or -math.inf in values)
         except OverflowError:
             too_large = True
         if too_large:

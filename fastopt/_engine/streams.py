@@ -56,7 +56,7 @@ def _launcher(kernel: Any, blocks: int, threads: int, handle: int) -> Any:
 
 
 def wait(maker: int, handle: int) -> None:
-    """Have the stream `handle` wait for all that the stream `maker` was asked for until now."""
+    """Have the stream `handle` wait for all work enqueued on the stream `maker` until now."""
     if driver.simulated():  # where every call waits
         return
     event = driver.module().event(timing=False)

@@ -98,19 +98,19 @@ class Memory:
         return len(self._layout.dtypes) + list(self._layout.scales).index(scaled)
 
 
-def number_of(layout: Layout) -> Any:
-    return types.float64 if layout.number.itemsize == 8 else types.float32
+def compute_type(layout: Layout) -> Any:
+    return types.float64 if layout.compute.itemsize == 8 else types.float32
 
 
 @intrinsic(prefer_literal=True)
-def load(typingctx, addresses, i, layout, scales, careful):
+def load(typingctx, addresses, i, layout, scales, nonfinite):
     """Return element `i` of the gradient, the parameter and every state, as numbers.
 
-    `careful`: blocks of which a scale is marked.
+    `nonfinite`: blocks of which a scale is marked.
     """
     arrays = layout_of(layout.literal_value)
-    number = ELEMENTS[arrays.number.name]
-    result = types.UniTuple(number_of(arrays), len(arrays.codecs))
+    compute = ELEMENTS[arrays.compute.name]
+    result = types.UniTuple(compute_type(arrays), len(arrays.codecs))
 
     def codegen(context, builder, signature, args):
         memory, converter = Memory(builder, args[0], arrays), converting(builder)
@@ -118,22 +118,22 @@ def load(typingctx, addresses, i, layout, scales, careful):
         for k, codec in enumerate(arrays.codecs):
             stored = [memory.load(row, args[1]) for row in arrays.rows[k]]
             scale = arrays.scale(builder, args[3], k)
-            values.append(codec.read(converter, stored, number, scale, careful.literal_value))
+            values.append(codec.read(converter, stored, compute, scale, nonfinite.literal_value))
         return context.make_tuple(builder, result, values)
 
-    return result(addresses, types.intp, layout, scales, careful), codegen
+    return result(addresses, types.intp, layout, scales, nonfinite), codegen
 
 
 @intrinsic(prefer_literal=True)
-def store(typingctx, addresses, i, values, layout, noise, scales):
+def store(typingctx, addresses, i, values, layout, rand, scales):
     """Write `values` to element `i` of every array but the first: the gradient is only read.
 
-    `noise` is 32 random bits, for the formats that are rounded at random.
+    `rand` is 32 random bits, for the formats with stochastic rounding.
     """
     arrays = layout_of(layout.literal_value)
-    number = number_of(arrays)
-    if len(values) != len(arrays.codecs) - 1 or any(value != number for value in values):
-        raise TypeError(f"a rule returned {values} where it computes with {number}")
+    compute = compute_type(arrays)
+    if len(values) != len(arrays.codecs) - 1 or any(value != compute for value in values):
+        raise TypeError(f"a rule returned {values} where it computes with {compute}")
 
     def codegen(context, builder, signature, args):
         memory, converter = Memory(builder, args[0], arrays), converting(builder)
@@ -149,7 +149,7 @@ def store(typingctx, addresses, i, values, layout, noise, scales):
     return types.none(addresses, types.intp, values, layout, types.uint32, scales), codegen
 
 
-key, noise, following = random_bits.intrinsics(intrinsic, types)
+key, bits_at, next_bits = random_bits.intrinsics(intrinsic, types)
 
 
 @intrinsic(prefer_literal=True)

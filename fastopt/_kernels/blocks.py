@@ -52,7 +52,7 @@ def scales(typingctx, addresses, layout):
 
 
 @intrinsic(prefer_literal=True)
-def peaks(typingctx, so_far, values, layout):
+def absmaxes(typingctx, so_far, values, layout):
     """Return the largest absolute value of each codec with a scale, as bits; ``()`` is where there is none."""
     arrays = layout_of(layout.literal_value)
     result = ints(len(arrays.scales))
@@ -61,21 +61,21 @@ def peaks(typingctx, so_far, values, layout):
         found = []
         for place, k in enumerate(arrays.scales):
             value = builder.extract_value(args[1], k - 1)
-            found.append(arrays.scaled[k].peak(builder, value, builder.extract_value(args[0], place)))
+            found.append(arrays.scaled[k].absmax(builder, value, builder.extract_value(args[0], place)))
         return context.make_tuple(builder, result, found)
 
     return result(result, values, layout), codegen
 
 
 @intrinsic(prefer_literal=True)
-def no_peaks(typingctx, layout):
-    """Return the peaks of no number at all."""
+def no_absmax(typingctx, layout):
+    """Return the absmaxes of no number at all."""
     return _zeros(layout, 1)
 
 
 @intrinsic(prefer_literal=True)
-def no_finite_peaks(typingctx, layout):
-    """Return the finite peaks of no number at all."""
+def no_finite_absmax(typingctx, layout):
+    """Return the finite absmaxes of no number at all."""
     return _zeros(layout, 2)
 
 
@@ -90,7 +90,7 @@ def _zeros(layout: Any, each: int) -> Any:
 
 
 @intrinsic(prefer_literal=True)
-def finite_peaks(typingctx, addresses, i, peaks, layout):
+def finite_absmaxes(typingctx, addresses, i, absmaxes, layout):
     """Return the largest absolute value of each codec's finite new numbers, which are kept, and whether all are."""
     arrays = layout_of(layout.literal_value)
 
@@ -100,27 +100,27 @@ def finite_peaks(typingctx, addresses, i, peaks, layout):
         for place, k in enumerate(arrays.scales):
             value = memory.load(memory.scratch(k), args[1])
             so_far = (builder.extract_value(args[2], 2 * place + n) for n in (0, 1))
-            found += arrays.scaled[k].finite_peak(builder, value, *so_far)
-        return context.make_tuple(builder, peaks, found)
+            found += arrays.scaled[k].finite_absmax(builder, value, *so_far)
+        return context.make_tuple(builder, absmaxes, found)
 
-    return peaks(addresses, types.intp, peaks, layout), codegen
-
-
-@intrinsic(prefer_literal=True)
-def stale(typingctx, scales, peaks, layout):
-    """Say whether any codes of a block with these peaks must be written anew."""
-    return _any(layout, scales, peaks, "stale")
+    return absmaxes(addresses, types.intp, absmaxes, layout), codegen
 
 
 @intrinsic(prefer_literal=True)
-def marked(typingctx, scales, layout):
+def needs_rescale(typingctx, scales, absmaxes, layout):
+    """Say whether any codes of a block with these absmaxes must be written anew."""
+    return _any(layout, scales, absmaxes, "needs_rescale")
+
+
+@intrinsic(prefer_literal=True)
+def has_nonfinite(typingctx, scales, layout):
     """Say whether any codes of a block are of what is not finite."""
-    return _any(layout, scales, None, "marked")
+    return _any(layout, scales, None, "has_nonfinite")
 
 
-def _any(layout: Any, scales: Any, peaks: Any, question: str) -> Any:
+def _any(layout: Any, scales: Any, absmaxes: Any, question: str) -> Any:
     arrays = layout_of(layout.literal_value)
-    given = [scales] if peaks is None else [scales, peaks]
+    given = [scales] if absmaxes is None else [scales, absmaxes]
 
     def codegen(context, builder, signature, args):
         found = ir.Constant(ir.IntType(1), 0)
@@ -133,8 +133,8 @@ def _any(layout: Any, scales: Any, peaks: Any, question: str) -> Any:
 
 
 @intrinsic(prefer_literal=True)
-def rescale(typingctx, addresses, scales, peaks, layout):
-    """Write the scales that a block with these finite peaks needs, and return them."""
+def rescale(typingctx, addresses, scales, absmaxes, layout):
+    """Write the scales that a block with these finite absmaxes needs, and return them."""
     arrays = layout_of(layout.literal_value)
 
     def codegen(context, builder, signature, args):
@@ -142,16 +142,16 @@ def rescale(typingctx, addresses, scales, peaks, layout):
         found = []
         for place, (k, row) in enumerate(arrays.scales.items()):
             old = builder.extract_value(args[1], place)
-            peak = (builder.extract_value(args[2], 2 * place + n) for n in (0, 1))
-            found.append(arrays.scaled[k].rescale(builder, old, *peak))
+            absmax = (builder.extract_value(args[2], 2 * place + n) for n in (0, 1))
+            found.append(arrays.scaled[k].rescale(builder, old, *absmax))
             memory.store(builder.trunc(found[-1], INT16), row, INT64(0))
         return context.make_tuple(builder, scales, found)
 
-    return scales(addresses, scales, peaks, layout), codegen
+    return scales(addresses, scales, absmaxes, layout), codegen
 
 
 @intrinsic(prefer_literal=True)
-def recode(typingctx, addresses, i, layout, noise, scales):
+def requantize(typingctx, addresses, i, layout, rand, scales):
     """Write element `i` of what is stored with a scale once more."""
     arrays = layout_of(layout.literal_value)
 
@@ -160,7 +160,7 @@ def recode(typingctx, addresses, i, layout, noise, scales):
         for k in arrays.scales:
             value = memory.load(memory.scratch(k), args[1])
             scale = arrays.scale(builder, args[4], k)
-            (code,) = arrays.scaled[k].write(builder, value, args[3], scale, careful=True)
+            (code,) = arrays.scaled[k].write(builder, value, args[3], scale, nonfinite=True)
             memory.store(code, arrays.rows[k][0], args[1])
         return context.get_dummy_value()
 

@@ -69,23 +69,23 @@ class Spec(NamedTuple):
         return layout_of(self.text)
 
     @property
-    def number(self) -> np.dtype[Any]:
-        """In what is computed."""
-        return self.layout.number
+    def compute(self) -> np.dtype[Any]:
+        """The dtype of the arithmetic."""
+        return self.layout.compute
 
     @property
     def lanes(self) -> int:
         """How many elements of each array a thread of a GPU moves at a time."""
-        return DEVICE_BYTES // self.number.itemsize
+        return DEVICE_BYTES // self.compute.itemsize
 
     @property
     def scalar_layout(self) -> tuple[np.dtype[Any], ...]:
-        return (self.number,) * self.scalars
+        return (self.compute,) * self.scalars
 
     @property
     def values(self) -> types.Type:
         """The type of the array that carries the scalars."""
-        return types.Array(numba.from_dtype(self.number), 1, "C")
+        return types.Array(numba.from_dtype(self.compute), 1, "C")
 
 
 class _Library(JITCodeLibrary):  # type: ignore[misc]  # numba is untyped
@@ -208,7 +208,7 @@ def device_kernel(spec: Spec, on_device: bool) -> tuple[Callable[..., None], Any
     from . import cuda as loops  # loads numba.cuda
 
     function = loops.make_sweep(spec.rule, device_storage(spec), spec.lanes, len(spec.layout.scales), on_device)
-    values = types.uint64 if on_device else types.UniTuple(numba.from_dtype(spec.number), spec.scalars)
+    values = types.uint64 if on_device else types.UniTuple(numba.from_dtype(spec.compute), spec.scalars)
     step = types.uint64 if on_device else types.int64
     return function, types.void(types.uint64, types.int64, types.uint64, types.int64, values, types.int64, step)
 
@@ -239,21 +239,21 @@ def device_sweep(spec: Spec, on_device: bool, device: int) -> Any:
     return toolchain.compiled(*device_kernel(spec, on_device), **DEVICE)
 
 
-def device_counter(values: Callable[..., Any], spec: Spec) -> tuple[Callable[..., None], Any]:
+def device_counter_kernel(values: Callable[..., Any], spec: Spec) -> tuple[Callable[..., None], Any]:
     """Return the CUDA kernel that counts a step and works out its scalars, and its signature."""
     from . import cuda as loops
 
-    return loops.make_advance(values, device_storage(spec)), types.void(types.uint64, types.uint64)
+    return loops.make_counter(values, device_storage(spec)), types.void(types.uint64, types.uint64)
 
 
 _advances: dict[tuple[str, Spec, int], Any] = {}
 
 
-def device_advance(values: Callable[..., Any], spec: Spec, device: int) -> Any:
+def device_counter(values: Callable[..., Any], spec: Spec, device: int) -> Any:
     """Return the kernel that counts a step on the GPU `device` and works out its scalars, as `values` does."""
     from . import toolchain
 
     key = (values.__qualname__, spec, device)  # the name says what is in it
     if key not in _advances:
-        _advances[key] = toolchain.compiled(*device_counter(values, spec), **DEVICE)
+        _advances[key] = toolchain.compiled(*device_counter_kernel(values, spec), **DEVICE)
     return _advances[key]

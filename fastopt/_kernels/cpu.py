@@ -40,56 +40,56 @@ def make_run(rule: Callable[..., Any], layout: str) -> Callable[..., None]:
     """
     rule = register_jitable(rule)
 
-    def make_elements(careful):
-        def elements(addresses, n, s, noise, scales):
-            peaks = blocks.no_peaks(layout)
+    def make_elements(nonfinite):
+        def elements(addresses, n, s, rand, scales):
+            absmaxes = blocks.no_absmax(layout)
             for i in range(n):
-                values = rule(s, *memory.load(addresses, i, layout, scales, careful))
-                memory.store(addresses, i, values, layout, noise, scales)
-                peaks = blocks.peaks(peaks, values, layout)
-                noise = memory.following(noise)
-            return peaks
+                values = rule(s, *memory.load(addresses, i, layout, scales, nonfinite))
+                memory.store(addresses, i, values, layout, rand, scales)
+                absmaxes = blocks.absmaxes(absmaxes, values, layout)
+                rand = memory.next_bits(rand)
+            return absmaxes
 
         return inside(elements)
 
-    elements, marked_elements = make_elements(False), make_elements(True)
+    elements, nonfinite_elements = make_elements(False), make_elements(True)
 
     def run(addresses, n, s, key, first):
-        elements(addresses, n, s, memory.noise(key, first), ())
+        elements(addresses, n, s, memory.bits_at(key, first), ())
 
     @inside
-    def pairs(addresses, n, s, noise):
+    def pairs(addresses, n, s, rand):
         for i in range(n):
             first, second = two.load_pair(addresses, i, layout)
-            two.store_pair(addresses, i, (rule(s, *first), rule(s, *second)), layout, noise)
-            noise = memory.following(memory.following(noise))
+            two.store_pair(addresses, i, (rule(s, *first), rule(s, *second)), layout, rand)
+            rand = memory.next_bits(memory.next_bits(rand))
 
     def run_pairs(addresses, n, s, key, first):
         even = n - n % 2
-        pairs(addresses, even // 2, s, memory.noise(key, first))
-        elements(memory.advance(addresses, even, layout), n % 2, s, memory.noise(key, first + even), ())
+        pairs(addresses, even // 2, s, memory.bits_at(key, first))
+        elements(memory.advance(addresses, even, layout), n % 2, s, memory.bits_at(key, first + even), ())
 
     @inside
-    def settle(addresses, n, noise, scales):
-        peaks = blocks.no_finite_peaks(layout)
+    def requantize_block(addresses, n, rand, scales):
+        absmaxes = blocks.no_finite_absmax(layout)
         for i in range(n):
-            peaks = blocks.finite_peaks(addresses, i, peaks, layout)
-        scales = blocks.rescale(addresses, scales, peaks, layout)
+            absmaxes = blocks.finite_absmaxes(addresses, i, absmaxes, layout)
+        scales = blocks.rescale(addresses, scales, absmaxes, layout)
         for i in range(n):
-            blocks.recode(addresses, i, layout, noise, scales)
-            noise = memory.following(noise)
+            blocks.requantize(addresses, i, layout, rand, scales)
+            rand = memory.next_bits(rand)
 
     def run_blocks(addresses, n, s, key, first):
         addresses = blocks.with_scratch(addresses, layout)
         for start in range(0, n, BLOCK):
             here, count = memory.advance(addresses, start, layout), min(BLOCK, n - start)
-            noise, scales = memory.noise(key, first + start), blocks.scales(here, layout)
-            if blocks.marked(scales, layout):
-                peaks = marked_elements(here, count, s, noise, scales)
+            rand, scales = memory.bits_at(key, first + start), blocks.scales(here, layout)
+            if blocks.has_nonfinite(scales, layout):
+                absmaxes = nonfinite_elements(here, count, s, rand, scales)
             else:
-                peaks = elements(here, count, s, noise, scales)
-            if blocks.stale(scales, peaks, layout):
-                settle(here, count, noise, scales)
+                absmaxes = elements(here, count, s, rand, scales)
+            if blocks.needs_rescale(scales, absmaxes, layout):
+                requantize_block(here, count, rand, scales)
 
     if layout_of(layout).scales:
         return run_blocks
@@ -102,7 +102,7 @@ def make_sweep(run: Callable[..., None], layout: str, scalars: tuple[Any, ...]) 
     ``table[k, t]`` is the address of array `k` of tensor `t` (the gradient, the parameter, the
     states). ``chunks[c]`` is (tensor, start, length). A thread takes whole items: item `w` is the
     run of chunks from ``items[w]`` to ``items[w + 1]``, made to be of about equal work.
-    `seed` and `step`, the number of the step, choose how formats that are rounded at random are rounded. No chunk has
+    `seed` and `step`, the number of the step, are what stochastic rounding depends on. No chunk has
     elements on both sides of a multiple of 2^32, and each begins a block.
     """
 
@@ -122,8 +122,8 @@ def make_direct(run: Callable[..., None], layout: str, scalars: tuple[Any, ...])
 
     `ids` holds the identities of the gradient, the parameter and the states, `kinds` NumPy's numbers of their dtypes
     and the sizes of their elements. Nothing is written unless all of them are arrays of one shape and memory order, of
-    these dtypes, that do not overlap; where that cannot be told at a glance the answer is ``UNSURE`` and the caller
-    looks closer.
+    these dtypes, that do not overlap; where their headers alone do not show that, the answer is ``UNSURE`` and the
+    caller checks them in Python.
     """
     arrays = len(layout_of(layout).dtypes)
 

@@ -49,35 +49,46 @@ def make_sweep(rule: Callable[..., Any], memory: Any, lanes: int, scales: int, o
     """
     rule = memory.rule(rule)
     one, packed = memory.rule(_for_one(rule)), memory.rule(_UNROLLED[lanes](rule))
-    column, chunk, advance, aligned, fetch = memory.column, memory.chunk, memory.advance, memory.aligned, memory.fetch
+    column, chunk, advance, aligned, load_scalars = (
+        memory.column,
+        memory.chunk,
+        memory.advance,
+        memory.aligned,
+        memory.load_scalars,
+    )
     load_one, load_packed, load_some = memory.load_one, memory.load_packed, memory.load_some
     store_one, store_packed, store_some = memory.store_one, memory.store_packed, memory.store_some
-    key, noise, tell = memory.key, memory.noise, memory.tell
+    key, bits_at, read_step = memory.key, memory.bits_at, memory.read_step
     room = 2 * scales
-    read_scales, put_scales, rescale, peaks_of = memory.scales, memory.put_scales, memory.rescale, memory.peaks
+    read_scales, store_scales, rescale, absmaxes_of = (
+        memory.scales,
+        memory.store_scales,
+        memory.rescale,
+        memory.absmaxes,
+    )
 
     def sweep(table, tensors, chunks, count, values, seed, step):
-        s = fetch(values) if on_device else values
-        number = tell(step) if on_device else step
+        s = load_scalars(values) if on_device else values
+        number = read_step(step) if on_device else step
         c = cuda.blockIdx.x
         while c < count:
             tensor, start, length = chunk(chunks, c)
             addresses = advance(column(table, tensors, tensor), start)
-            first = noise(key(seed, number, tensor, start), start)
+            first = bits_at(key(seed, number, tensor, start), start)
             whole = length - length % lanes if aligned(addresses) else 0
             i = cuda.threadIdx.x * lanes
             while i < whole:
-                store_packed(addresses, i, packed(s, load_packed(addresses, i, ())), noise(first, i), ())
+                store_packed(addresses, i, packed(s, load_packed(addresses, i, ())), bits_at(first, i), ())
                 i += cuda.blockDim.x * lanes
             i = whole + cuda.threadIdx.x
             while i < length:
-                store_one(addresses, i, one(s, load_one(addresses, i, ())), noise(first, i), ())
+                store_one(addresses, i, one(s, load_one(addresses, i, ())), bits_at(first, i), ())
                 i += cuda.blockDim.x
             c += cuda.gridDim.x
 
     def sweep_blocks(table, tensors, chunks, count, values, seed, step):
-        s = fetch(values) if on_device else values
-        number = tell(step) if on_device else step
+        s = load_scalars(values) if on_device else values
+        number = read_step(step) if on_device else step
         shared = cuda.shared.array(room, int32)
         i = cuda.threadIdx.x * lanes
         c = cuda.blockIdx.x
@@ -87,7 +98,7 @@ def make_sweep(rule: Callable[..., Any], memory: Any, lanes: int, scales: int, o
             while begin < length:
                 addresses = advance(column(table, tensors, tensor), start + begin)
                 n = min(BLOCK, length - begin)
-                word = noise(key(seed, number, tensor, start), start + begin + i)
+                rand = bits_at(key(seed, number, tensor, start), start + begin + i)
                 before = read_scales(addresses)
                 whole = aligned(addresses) and i + lanes <= n
                 cuda.syncthreads()  # all have read what the block before left in `shared`
@@ -97,18 +108,18 @@ def make_sweep(rule: Callable[..., Any], memory: Any, lanes: int, scales: int, o
                 if i < n:
                     rows = load_packed(addresses, i, before) if whole else load_some(addresses, i, n, before)
                     new = packed(s, rows)
-                    peaks = peaks_of(new)
+                    absmaxes = absmaxes_of(new)
                     for k in range(room):
-                        cuda.atomic.max(shared, k, peaks[k])
+                        cuda.atomic.max(shared, k, absmaxes[k])
                 cuda.syncthreads()
                 if i < n:
                     after = rescale(before, together(shared))
                     if whole:
-                        store_packed(addresses, i, new, word, after)
+                        store_packed(addresses, i, new, rand, after)
                     else:
-                        store_some(addresses, i, n, new, word, after)
+                        store_some(addresses, i, n, new, rand, after)
                     if i == 0:
-                        put_scales(addresses, after)
+                        store_scales(addresses, after)
                 begin += BLOCK
             c += cuda.gridDim.x
 
@@ -118,12 +129,12 @@ def make_sweep(rule: Callable[..., Any], memory: Any, lanes: int, scales: int, o
     return sweep_blocks
 
 
-def make_advance(values: Callable[..., Any], memory: Any) -> Callable[..., None]:
+def make_counter(values: Callable[..., Any], memory: Any) -> Callable[..., None]:
     """Return the kernel ``advance(clock, out)``: count the step on the device and work out its scalars there."""
-    tick, put = memory.tick, memory.put
+    count_step, store_scalars = memory.count_step, memory.store_scalars
 
     def advance(clock, out):
-        step, lr = tick(clock)
-        put(out, values(step, lr))
+        step, lr = count_step(clock)
+        store_scalars(out, values(step, lr))
 
     return advance

@@ -37,9 +37,9 @@ class Storage:
     def __init__(self, layout: Layout, lanes: int, scalars: int) -> None:
         dtypes, codecs = layout.dtypes, layout.codecs
         elements = [ELEMENTS[dtype.name] for dtype in dtypes]
-        compute, number = getattr(types, layout.number.name), ELEMENTS[layout.number.name]
-        row = types.UniTuple(compute, len(codecs))
-        written = types.UniTuple(compute, len(codecs) - 1)
+        compute_type, compute = getattr(types, layout.compute.name), ELEMENTS[layout.compute.name]
+        row = types.UniTuple(compute_type, len(codecs))
+        written = types.UniTuple(compute_type, len(codecs) - 1)
         addresses_type = types.UniTuple(types.uint64, len(dtypes))
         scales = len(layout.scales)
         scales_type = types.UniTuple(types.uint32, scales) if scales else types.Tuple(())
@@ -54,15 +54,15 @@ class Storage:
             for k, codec in enumerate(codecs):
                 parts = [stored[r] for r in layout.rows[k]]
                 numbers.append(
-                    codec.read(builder, parts, number, layout.scale(builder, scales, k), careful=codec.scaled)
+                    codec.read(builder, parts, compute, layout.scale(builder, scales, k), nonfinite=codec.scaled)
                 )
             return context.make_tuple(builder, row, numbers)
 
-        def encode(builder, values, word, scales):
+        def encode(builder, values, rand, scales):
             """Yield the arrays of one element, and what to write there."""
             for k, codec in enumerate(codecs[1:], 1):
                 value, scale = builder.extract_value(values, k - 1), layout.scale(builder, scales, k)
-                parts = codec.write(builder, value, word, scale, careful=codec.scaled)
+                parts = codec.write(builder, value, rand, scale, nonfinite=codec.scaled)
                 yield from zip(layout.rows[k], parts, strict=True)
 
         @intrinsic
@@ -130,21 +130,21 @@ class Storage:
 
         def stores(width):
             @intrinsic
-            def store(typingctx, addresses, i, values, word, scales):
+            def store(typingctx, addresses, i, values, rand, scales):
                 if tuple(values.types) != (written,) * width:
                     raise TypeError(f"a rule returned {values} where the arrays hold {written}")
 
                 def codegen(context, builder, signature, args):
                     here = moved(builder, args[0], args[1])
                     columns: dict[int, Any] = {}
-                    word = args[3]
+                    rand = args[3]
                     for lane in range(width):
                         values = builder.extract_value(args[2], lane)
-                        for k, part in encode(builder, values, word, args[4]):
+                        for k, part in encode(builder, values, rand, args[4]):
                             so_far = columns.get(k, ir.Constant(ir.VectorType(elements[k], width), ir.Undefined))
                             whole = width == 1
                             columns[k] = part if whole else builder.insert_element(so_far, part, INT32(lane))
-                        word = random_bits.following(builder, word)
+                        rand = random_bits.next_bits(builder, rand)
                     for k, value in columns.items():
                         write(builder, value, here[k], INT64(0), width * dtypes[k].itemsize)
                     return context.get_dummy_value()
@@ -173,44 +173,44 @@ class Storage:
             return result(addresses_type, types.int64, types.int64, scales_type), codegen
 
         @intrinsic
-        def store_some(typingctx, addresses, i, n, values, word, scales):
+        def store_some(typingctx, addresses, i, n, values, rand, scales):
             def codegen(context, builder, signature, args):
-                word = args[4]
+                rand = args[4]
                 for lane in range(lanes):
                     i = builder.add(args[1], INT64(lane))
-                    parts = list(encode(builder, builder.extract_value(args[3], lane), word, args[5]))
+                    parts = list(encode(builder, builder.extract_value(args[3], lane), rand, args[5]))
                     with builder.if_then(builder.icmp_signed("<", i, args[2])):
                         here = moved(builder, args[0], i)
                         for k, part in parts:
                             write(builder, part, here[k], INT64(0), dtypes[k].itemsize)
-                    word = random_bits.following(builder, word)
+                    rand = random_bits.next_bits(builder, rand)
                 return context.get_dummy_value()
 
             return types.none(addresses_type, types.int64, types.int64, values, types.uint32, scales_type), codegen
 
         @intrinsic
-        def fetch(typingctx, address):
-            result = types.UniTuple(compute, scalars)
+        def load_scalars(typingctx, address):
+            result = types.UniTuple(compute_type, scalars)
 
             def codegen(context, builder, signature, args):
-                size = layout.number.itemsize
-                found = [read(builder, args[0], number, INT64(k), size) for k in range(scalars)]
+                size = layout.compute.itemsize
+                found = [read(builder, args[0], compute, INT64(k), size) for k in range(scalars)]
                 return context.make_tuple(builder, result, found)
 
             return result(types.uint64), codegen
 
         @intrinsic
-        def put(typingctx, address, values):
+        def store_scalars(typingctx, address, values):
             def codegen(context, builder, signature, args):
                 for k, given in enumerate(signature.args[1]):
-                    value = context.cast(builder, builder.extract_value(args[1], k), given, compute)
-                    write(builder, value, args[0], INT64(k), layout.number.itemsize)
+                    value = context.cast(builder, builder.extract_value(args[1], k), given, compute_type)
+                    write(builder, value, args[0], INT64(k), layout.compute.itemsize)
                 return context.get_dummy_value()
 
             return types.none(types.uint64, values), codegen
 
         @intrinsic
-        def tick(typingctx, clock):
+        def count_step(typingctx, clock):
             result = types.UniTuple(types.float64, 2)
 
             def codegen(context, builder, signature, args):
@@ -222,7 +222,7 @@ class Storage:
             return result(types.uint64), codegen
 
         @intrinsic
-        def tell(typingctx, clock):
+        def read_step(typingctx, clock):
             def codegen(context, builder, signature, args):
                 return read(builder, args[0], INT64, INT64(0), 8)
 
@@ -238,25 +238,25 @@ class Storage:
         self.aligned = aligned
         #: ``load_one(addresses, i, scales)``, ``load_packed``: for each of 1 or `lanes` elements, its numbers.
         self.load_one, self.load_packed = loads(1), loads(lanes)
-        #: ``store_one(addresses, i, values, word, scales)``, ``store_packed``: write them, but for the gradient.
-        #: `word` is the random bits of the first element.
+        #: ``store_one(addresses, i, values, rand, scales)``, ``store_packed``: write them, but for the gradient.
+        #: `rand` is the random bits of the first element.
         self.store_one, self.store_packed = stores(1), stores(lanes)
         #: ``load_some(addresses, i, n, scales)``: as `load_packed`, with the last of `n` elements for those beyond it.
         self.load_some = load_some
-        #: ``store_some(addresses, i, n, values, word, scales)``: as `store_packed`, but for those beyond `n` elements.
+        #: ``store_some(addresses, i, n, values, rand, scales)``: as `store_packed`, but for those beyond `n` elements.
         self.store_some = store_some
         #: What :func:`fastopt._kernels.cuda_blocks.scale_intrinsics` returns.
-        self.scales, self.put_scales, self.peaks, self.rescale = scale_intrinsics(layout, lanes)
-        #: ``key(seed, step, tensor, first)``, ``noise(key, i)``: as in :mod:`fastopt._storage.random_bits`.
-        self.key, self.noise, _ = random_bits.intrinsics(intrinsic, types)
-        #: ``fetch(address)``: the scalars of a step, from the device.
-        self.fetch = fetch
-        #: ``put(address, values)``: write them, rounded to the dtype of the arithmetic.
-        self.put = put
-        #: ``tick(clock)``: add one to the step number on the device; return it, and `lr`, as float64.
-        self.tick = tick
-        #: ``tell(clock)``: the step number on the device.
-        self.tell = tell
+        self.scales, self.store_scales, self.absmaxes, self.rescale = scale_intrinsics(layout, lanes)
+        #: ``key(seed, step, tensor, first)``, ``bits_at(key, i)``: as in :mod:`fastopt._storage.random_bits`.
+        self.key, self.bits_at, _ = random_bits.intrinsics(intrinsic, types)
+        #: ``load_scalars(address)``: the scalars of a step, from the device.
+        self.load_scalars = load_scalars
+        #: ``store_scalars(address, values)``: write them, rounded to the dtype of the arithmetic.
+        self.store_scalars = store_scalars
+        #: ``count_step(clock)``: add one to the step number on the device; return it, and `lr`, as float64.
+        self.count_step = count_step
+        #: ``read_step(clock)``: the step number on the device.
+        self.read_step = read_step
 
     def rule(self, rule: Callable[..., Any]) -> Callable[..., Any]:
         """Return a rule for use in a kernel."""

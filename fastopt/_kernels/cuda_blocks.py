@@ -33,15 +33,15 @@ def write(builder: Any, value: Any, address: Any, i: Any, align: int) -> None:
 def scale_intrinsics(layout: Layout, lanes: int) -> tuple[Any, Any, Any, Any]:
     """Return four intrinsics.
 
-    ``scales(addresses)`` and ``put_scales(addresses, scales)`` read and write the scales of a block; ``peaks(values)``
-    returns, for each scale, the bits of the largest finite number of `lanes` elements and whether there are others;
-    ``rescale(scales, peaks)`` returns the scales that a block with these peaks needs.
+    ``scales(addresses)`` and ``store_scales(addresses, scales)`` read and write the scales of a block;
+    ``absmaxes(values)`` returns, for each scale, the bits of the largest finite number of `lanes` elements and whether
+    there are others; ``rescale(scales, absmaxes)`` returns the scales that a block with these absmaxes needs.
     """
     scaled = list(layout.scales)
     elements = [ELEMENTS[dtype.name] for dtype in layout.dtypes]
     addresses_type = types.UniTuple(types.uint64, len(elements))
     scales_type = types.UniTuple(types.uint32, len(scaled)) if scaled else types.Tuple(())
-    peaks_type = types.UniTuple(types.int32, 2 * len(scaled)) if scaled else types.Tuple(())
+    absmaxes_type = types.UniTuple(types.int32, 2 * len(scaled)) if scaled else types.Tuple(())
 
     @intrinsic
     def scales(typingctx, addresses):
@@ -55,32 +55,32 @@ def scale_intrinsics(layout: Layout, lanes: int) -> tuple[Any, Any, Any, Any]:
         return scales_type(addresses_type), codegen
 
     @intrinsic
-    def peaks(typingctx, values):
+    def absmaxes(typingctx, values):
         def codegen(context, builder, signature, args):
             found: list[Any] = []
             for k in scaled:
-                peak: tuple[Any, Any] = (INT32(0), INT32(0))
+                absmax: tuple[Any, Any] = (INT32(0), INT32(0))
                 for lane in range(lanes):
                     value = builder.extract_value(args[0], [lane, k - 1])
-                    peak = layout.scaled[k].finite_peak(builder, value, *peak)
-                found += peak
-            return context.make_tuple(builder, peaks_type, found)
+                    absmax = layout.scaled[k].finite_absmax(builder, value, *absmax)
+                found += absmax
+            return context.make_tuple(builder, absmaxes_type, found)
 
-        return peaks_type(values), codegen
+        return absmaxes_type(values), codegen
 
     @intrinsic
-    def rescale(typingctx, scales, peaks):
+    def rescale(typingctx, scales, absmaxes):
         def codegen(context, builder, signature, args):
             found = []
             for at, k in enumerate(scaled):
-                peak = (builder.extract_value(args[1], 2 * at + n) for n in (0, 1))
-                found.append(layout.scaled[k].rescale(builder, builder.extract_value(args[0], at), *peak))
+                absmax = (builder.extract_value(args[1], 2 * at + n) for n in (0, 1))
+                found.append(layout.scaled[k].rescale(builder, builder.extract_value(args[0], at), *absmax))
             return context.make_tuple(builder, scales_type, found)
 
-        return scales_type(scales_type, peaks), codegen
+        return scales_type(scales_type, absmaxes), codegen
 
     @intrinsic
-    def put_scales(typingctx, addresses, scales):
+    def store_scales(typingctx, addresses, scales):
         def codegen(context, builder, signature, args):
             for at, k in enumerate(layout.scales.values()):
                 scale = builder.trunc(builder.extract_value(args[1], at), elements[k])
@@ -89,4 +89,4 @@ def scale_intrinsics(layout: Layout, lanes: int) -> tuple[Any, Any, Any, Any]:
 
         return types.none(addresses_type, scales_type), codegen
 
-    return scales, put_scales, peaks, rescale
+    return scales, store_scales, absmaxes, rescale

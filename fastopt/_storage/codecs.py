@@ -4,9 +4,9 @@ A codec says what is stored of each number, and how one becomes the other, in th
 CPU (:mod:`fastopt._kernels.access`) and the GPU (:mod:`fastopt._kernels.cuda_access`) hand in their builder;
 :class:`fastopt._storage.evaluator.Builder` computes at once, in NumPy.
 
-Numbers are float32 in between, float64 for parameters in float64. `word` is 32 random bits for the formats that are
-rounded at random: up as often as a number is near to the one above, so that a mean is kept exactly. Rounded to the
-nearest, an average that is decayed by 0.999 stands still as soon as its format has fewer than 9 bits.
+The compute dtype is float32, or float64 for parameters in float64. `rand` is 32 random bits for the formats with
+stochastic rounding: a number is rounded up with the probability that keeps its mean exact. Rounded to nearest, an
+average that is decayed by 0.999 stops changing as soon as its format has fewer than 9 bits.
 """
 
 from __future__ import annotations
@@ -56,12 +56,12 @@ class Codec:
         """The dtypes of all arrays: the fields, and the scale."""
         return (*self.fields, np.dtype(np.int16)) if self.scaled else self.fields
 
-    def read(self, b: Any, stored: Sequence[Any], number: Any, scale: Any = None, careful: bool = False) -> Any:
-        """Return the number of type `number` that is stored; `careful`: whatever its block holds."""
+    def read(self, b: Any, stored: Sequence[Any], compute: Any, scale: Any = None, nonfinite: bool = False) -> Any:
+        """Return the number of type `compute` that is stored; `nonfinite`: whatever its block holds."""
         raise NotImplementedError
 
-    def write(self, b: Any, value: Any, word: Any, scale: Any = None, careful: bool = False) -> Sequence[Any]:
-        """Return what to store of a number; `careful`: even if it is not finite."""
+    def write(self, b: Any, value: Any, rand: Any, scale: Any = None, nonfinite: bool = False) -> Sequence[Any]:
+        """Return what to store of a number; `nonfinite`: even if it is not finite."""
         raise NotImplementedError
 
 
@@ -83,26 +83,26 @@ def _quiet(b: Any, bits: Any) -> Any:
 class Float(Codec):
     """float64, float32 or float16, rounded to the nearest, ties to even."""
 
-    def read(self, b: Any, stored: Sequence[Any], number: Any, scale: Any = None, careful: bool = False) -> Any:
+    def read(self, b: Any, stored: Sequence[Any], compute: Any, scale: Any = None, nonfinite: bool = False) -> Any:
         (value,) = stored
-        return value if value.type == number else b.fpext(value, number)
+        return value if value.type == compute else b.fpext(value, compute)
 
-    def write(self, b: Any, value: Any, word: Any, scale: Any = None, careful: bool = False) -> Sequence[Any]:
+    def write(self, b: Any, value: Any, rand: Any, scale: Any = None, nonfinite: bool = False) -> Sequence[Any]:
         own = ELEMENTS[self.fields[0].name]
         return [value if value.type == own else b.fptrunc(value, own)]
 
 
-class Float16AtRandom(Float):
-    """float16 rounded at random; what is nearest to a finite number stays finite."""
+class StochasticFloat16(Float):
+    """float16 with stochastic rounding; a number whose nearest float16 is finite stays finite."""
 
-    def write(self, b: Any, value: Any, word: Any, scale: Any = None, careful: bool = False) -> Sequence[Any]:
+    def write(self, b: Any, value: Any, rand: Any, scale: Any = None, nonfinite: bool = False) -> Sequence[Any]:
         bits = b.bitcast(value, INT32)
         size = b.and_(bits, MAGNITUDE)
-        normal = b.and_(b.add(size, random(b, word, 13)), INT32(~0x1FFF))
+        normal = b.and_(b.add(size, random(b, rand, 13)), INT32(~0x1FFF))
         # Below 2^-14 the numbers are 2^-24 apart.
         small = b.icmp_unsigned("<", size, INT32(0x38800000))
         units = b.select(small, b.fmul(b.bitcast(size, FLOAT), FLOAT(2.0**24)), FLOAT(0))
-        share = b.fmul(b.uitofp(random(b, word, 13), FLOAT), FLOAT(2.0**-13))
+        share = b.fmul(b.uitofp(random(b, rand, 13), FLOAT), FLOAT(2.0**-13))
         whole = b.uitofp(b.fptoui(b.fadd(units, share), INT32), FLOAT)
         rounded = b.select(small, b.bitcast(b.fmul(whole, FLOAT(2.0**-24)), INT32), normal)
         largest, halfway = INT32(0x477FE000), INT32(0x477FF000)  # 65504 and 65520
@@ -115,19 +115,19 @@ class Float16AtRandom(Float):
 
 
 class BFloat16(Codec):
-    """The upper half of a float32, in a uint16: rounded to the nearest, ties to even, or at random."""
+    """The upper half of a float32, in a uint16: rounded to nearest even, or stochastically."""
 
-    def __init__(self, at_random: bool) -> None:
+    def __init__(self, stochastic: bool) -> None:
         super().__init__("uint16")
-        self._at_random = at_random
+        self._at_random = stochastic
 
-    def read(self, b: Any, stored: Sequence[Any], number: Any, scale: Any = None, careful: bool = False) -> Any:
+    def read(self, b: Any, stored: Sequence[Any], compute: Any, scale: Any = None, nonfinite: bool = False) -> Any:
         value = b.bitcast(b.shl(b.zext(stored[0], INT32), INT32(16)), FLOAT)
-        return value if number == FLOAT else b.fpext(value, number)
+        return value if compute == FLOAT else b.fpext(value, compute)
 
-    def write(self, b: Any, value: Any, word: Any, scale: Any = None, careful: bool = False) -> Sequence[Any]:
+    def write(self, b: Any, value: Any, rand: Any, scale: Any = None, nonfinite: bool = False) -> Sequence[Any]:
         bits = b.bitcast(value, INT32)
-        rounded = b.add(bits, random(b, word, 16)) if self._at_random else _nearest(b, bits, 16)
+        rounded = b.add(bits, random(b, rand, 16)) if self._at_random else _nearest(b, bits, 16)
         bits = b.select(_is_nan(b, value), _quiet(b, bits), rounded)
         return [b.trunc(b.lshr(bits, INT32(16)), INT16)]
 
@@ -139,37 +139,37 @@ class Compensated(Codec):
         super().__init__(base.fields[0].name, base.fields[0].name)
         self._base = base
 
-    def read(self, b: Any, stored: Sequence[Any], number: Any, scale: Any = None, careful: bool = False) -> Any:
-        return b.fadd(*(self._base.read(b, [part], number) for part in stored))
+    def read(self, b: Any, stored: Sequence[Any], compute: Any, scale: Any = None, nonfinite: bool = False) -> Any:
+        return b.fadd(*(self._base.read(b, [part], compute) for part in stored))
 
-    def write(self, b: Any, value: Any, word: Any, scale: Any = None, careful: bool = False) -> Sequence[Any]:
-        upper = self._base.write(b, value, word)
+    def write(self, b: Any, value: Any, rand: Any, scale: Any = None, nonfinite: bool = False) -> Sequence[Any]:
+        upper = self._base.write(b, value, rand)
         lost = b.fsub(value, self._base.read(b, upper, FLOAT))
         size = b.and_(b.bitcast(lost, INT32), MAGNITUDE)
         lost = b.select(b.icmp_unsigned("<", size, INFINITE), lost, FLOAT(0))  # infinity less infinity
-        return [*upper, *self._base.write(b, lost, word)]
+        return [*upper, *self._base.write(b, lost, rand)]
 
 
 class Split(Codec):
     """A weight of 16 + `hidden` bits: the nearest bfloat16, ties away from zero, and how far off that is.
 
     The upper 16 + `hidden` bits of a float32, taken as one integer, are the bfloat16's bits and a signed correction.
-    With 16 hidden bits the weight is the float32; the last of fewer is rounded at random.
+    With 16 hidden bits the weight is the float32; fewer are rounded stochastically.
     """
 
     def __init__(self, hidden: int) -> None:
         super().__init__("uint16", f"int{hidden}")
         self._hidden = hidden
 
-    def read(self, b: Any, stored: Sequence[Any], number: Any, scale: Any = None, careful: bool = False) -> Any:
+    def read(self, b: Any, stored: Sequence[Any], compute: Any, scale: Any = None, nonfinite: bool = False) -> Any:
         upper = b.shl(b.zext(stored[0], INT32), INT32(16))
         lower = b.shl(b.sext(stored[1], INT32), INT32(16 - self._hidden))
         return b.bitcast(b.add(upper, lower), FLOAT)
 
-    def write(self, b: Any, value: Any, word: Any, scale: Any = None, careful: bool = False) -> Sequence[Any]:
+    def write(self, b: Any, value: Any, rand: Any, scale: Any = None, nonfinite: bool = False) -> Sequence[Any]:
         dropped = 16 - self._hidden
         bits = b.bitcast(value, INT32)
-        kept = b.add(bits, random(b, word, dropped)) if dropped else bits
+        kept = b.add(bits, random(b, rand, dropped)) if dropped else bits
         kept = b.select(_is_nan(b, value), INT32(0x7FC00000), kept)
         upper = b.lshr(b.add(kept, INT32(0x8000)), INT32(16))
         lower = b.lshr(kept, INT32(dropped))

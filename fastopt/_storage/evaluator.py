@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
-from .codecs import DOUBLE, FLOAT, HALF
+from .codecs import DOUBLE, FLOAT, HALF, Codec
+from .int8 import Scaled8
 
 _FLOATS: dict[Any, type[np.floating[Any]]] = {HALF: np.float16, FLOAT: np.float32, DOUBLE: np.float64}
 _COMPARISONS: dict[str, Callable[..., Any]] = {
@@ -131,3 +132,21 @@ class Builder:
 
     def extract_value(self, values: Any, index: int) -> Any:
         return values[index]
+
+
+#: Random bits in the middle of what stochastic rounding takes of them, of 16 as of 20: rounding to nearest.
+_HALFWAY = 0x88000
+
+
+def constant(codec: Codec, number: float) -> list[Any]:
+    """Return what a codec stores of a number in each of its arrays, the scale of a block of such numbers included."""
+    builder = Builder()
+    (wide, *_), zero = codec.fields, value(np.uint32(0))
+    given = value(np.float64(number) if wide == np.float64 else np.float32(number))
+    rand = value(np.uint32(_HALFWAY))
+    if not isinstance(codec, Scaled8):
+        parts = [part.array for part in codec.write(builder, given, rand)]
+        return [part.view(dtype) for part, dtype in zip(parts, codec.fields, strict=True)]
+    scale = codec.rescale(builder, zero, *codec.finite_absmax(builder, given, zero, zero))
+    (code,) = codec.write(builder, given, rand, scale, nonfinite=True)
+    return [code.array.view(wide), scale.array.astype(np.int16)]

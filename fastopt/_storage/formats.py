@@ -15,7 +15,7 @@ ROUNDINGS = ("nearest", "stochastic", "kahan")
 #: What can be hidden beside a parameter in bfloat16, in bits.
 MASTERS = ("split8", "split16")
 
-_SUFFIX = {"nearest": "", "stochastic": "-random", "kahan": "-kahan"}
+_SUFFIX = {"nearest": "", "stochastic": "-stochastic", "kahan": "-kahan"}
 #: The arrays beside the first that a codec of a parameter has, by the name of the state that shows them.
 _BESIDE = {"kahan": "compensation", "split8": "low", "split16": "low"}
 #: In which formats the states can be, by the dtype in which is computed. A wider one would hold nothing more, and
@@ -25,7 +25,7 @@ _NAMES = ("float64", "float32", "bfloat16", "float16", "int8")
 BFLOAT16 = np.dtype(np.uint16)
 
 
-def number_of(format_: str) -> str:
+def compute_dtype(format_: str) -> str:
     """Return the dtype in which parameters of a format are updated."""
     return "float64" if format_ == "float64" else "float32"
 
@@ -75,7 +75,7 @@ def state_codec(name: str | None, format_: str, *, square: bool) -> str:
     TypeError
         If the states of such parameters cannot be in this format.
     """
-    number = number_of(format_)
+    number = compute_dtype(format_)
     if name is None:
         return number
     if name not in STATES[number]:
@@ -83,7 +83,7 @@ def state_codec(name: str | None, format_: str, *, square: bool) -> str:
         raise TypeError(f"state_dtype of {format_} parameters must be one of {allowed}; got {name}")
     if name == "int8":
         return "uint8" if square else "int8"
-    return "bfloat16-random" if name == "bfloat16" else name
+    return "bfloat16-stochastic" if name == "bfloat16" else name
 
 
 def check_rounding(rounding: Any, master: Any, formats: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from .codecs import FLOAT, INFINITE, INT8, INT32, MAGNITUDE, Codec
 from .random_bits import random
 
-#: So many numbers share a scale; a chunk is a multiple of it. The error does not depend on it; a step takes 2 % less
+#: Elements per scale; a chunk is a multiple of it. The error does not depend on it; a step takes 2 % less
 #: time than with 512 and 15 % less than with 128.
 BLOCK = 1024
 
@@ -45,7 +45,7 @@ class Scaled8(Codec):
         """Return the bits of the lower end of a range."""
         return b.shl(b.add(b.and_(scale, INT32(0xFF)), INT32(1)), INT32(23))
 
-    def read(self, b: Any, stored: Sequence[Any], number: Any, scale: Any = None, careful: bool = False) -> Any:
+    def read(self, b: Any, stored: Sequence[Any], compute: Any, scale: Any = None, nonfinite: bool = False) -> Any:
         lowest = self._lowest(b, scale)
         if self._signed:
             byte = b.sext(stored[0], INT32)
@@ -54,7 +54,7 @@ class Scaled8(Codec):
             value = b.bitcast(b.or_(size, b.and_(byte, INT32(0x80000000))), FLOAT)
         else:
             value = b.bitcast(b.add(b.shl(b.zext(stored[0], INT32), INT32(20)), lowest), FLOAT)
-        if careful:
+        if nonfinite:
             byte = b.zext(stored[0], INT32)
             code = b.and_(byte, INT32(self._top))
             bits = b.add(INFINITE, b.shl(b.and_(code, INT32(1)), INT32(22)))
@@ -63,15 +63,15 @@ class Scaled8(Codec):
             value = b.select(b.icmp_unsigned(">=", code, INT32(self._top - 1)), b.bitcast(bits, FLOAT), value)
         return value
 
-    def write(self, b: Any, value: Any, word: Any, scale: Any = None, careful: bool = False) -> Sequence[Any]:
+    def write(self, b: Any, value: Any, rand: Any, scale: Any = None, nonfinite: bool = False) -> Sequence[Any]:
         bits = b.bitcast(value, INT32)
         size, lowest, sign = bits, self._lowest(b, scale), b.and_(bits, INT32(0x80000000))
         if self._signed:
             size = b.bitcast(b.fadd(b.bitcast(b.and_(bits, MAGNITUDE), FLOAT), b.bitcast(lowest, FLOAT)), INT32)
-        code = b.ashr(b.add(b.sub(size, lowest), random(b, word, 20)), INT32(20))
+        code = b.ashr(b.add(b.sub(size, lowest), random(b, rand, 20)), INT32(20))
         if not self._signed:
             code = b.select(b.icmp_signed(">", code, INT32(0)), code, INT32(0))
-        if careful:
+        if nonfinite:
             size = b.and_(bits, MAGNITUDE)
             finite = b.icmp_unsigned("<", code, INT32(self._top - 1))
             code = b.select(finite, code, INT32(self._top - 2))
@@ -83,40 +83,40 @@ class Scaled8(Codec):
             code = b.or_(code, b.lshr(sign, INT32(24)))
         return [b.trunc(code, INT8)]
 
-    def peak(self, b: Any, value: Any, so_far: Any) -> Any:
+    def absmax(self, b: Any, value: Any, so_far: Any) -> Any:
         """Return the larger of the bits of a number's absolute value and `so_far`."""
         bits = b.bitcast(value, INT32)
         size = b.and_(bits, MAGNITUDE) if self._signed else bits
         return b.select(b.icmp_unsigned(">", size, so_far), size, so_far)
 
-    def finite_peak(self, b: Any, value: Any, peak: Any, infinite: Any) -> tuple[Any, Any]:
+    def finite_absmax(self, b: Any, value: Any, absmax: Any, infinite: Any) -> tuple[Any, Any]:
         """Return the same of finite numbers, and 1 after one that is not, else 0."""
         size = b.and_(b.bitcast(value, INT32), MAGNITUDE)
         beyond = b.icmp_unsigned(">=", size, INFINITE)
         size = b.select(beyond, INT32(0), size)
-        peak = b.select(b.icmp_unsigned(">", size, peak), size, peak)
-        return peak, b.or_(infinite, b.zext(beyond, INT32))
+        absmax = b.select(b.icmp_unsigned(">", size, absmax), size, absmax)
+        return absmax, b.or_(infinite, b.zext(beyond, INT32))
 
-    def _needed(self, b: Any, peak: Any) -> Any:
-        """Return the least scale for a block with this peak."""
+    def _needed(self, b: Any, absmax: Any) -> Any:
+        """Return the least scale for a block with this absmax."""
         # The last codes, for a fraction of 13/8 and more, mean infinity and NaN.
-        exponent = b.lshr(b.add(peak, INT32(0x2FFFFF)), INT32(23))
+        exponent = b.lshr(b.add(absmax, INT32(0x2FFFFF)), INT32(23))
         needed = b.sub(exponent, INT32(self._binades))
         return b.select(b.icmp_signed(">", needed, INT32(0)), needed, INT32(0))
 
-    def stale(self, b: Any, scale: Any, peak: Any) -> Any:
-        """Say whether the codes that were written for a scale will not do for this peak, of :meth:`peak`."""
-        spare = b.sub(scale, self._needed(b, peak))  # very large if the scale is too small, or marked
-        return b.or_(b.icmp_unsigned(">=", spare, INT32(4)), b.icmp_unsigned(">=", peak, INFINITE))
+    def needs_rescale(self, b: Any, scale: Any, absmax: Any) -> Any:
+        """Say whether the codes that were written for a scale will not do for this absmax, of :meth:`absmax`."""
+        spare = b.sub(scale, self._needed(b, absmax))  # very large if the scale is too small, or marked
+        return b.or_(b.icmp_unsigned(">=", spare, INT32(4)), b.icmp_unsigned(">=", absmax, INFINITE))
 
-    def rescale(self, b: Any, scale: Any, peak: Any, infinite: Any) -> Any:
-        """Return the scale for a block with these, of :meth:`finite_peak`."""
-        needed = self._needed(b, peak)
+    def rescale(self, b: Any, scale: Any, absmax: Any, infinite: Any) -> Any:
+        """Return the scale for a block with these, of :meth:`finite_absmax`."""
+        needed = self._needed(b, absmax)
         before = b.and_(scale, INT32(0xFF))
         keeps = b.icmp_unsigned("<", b.sub(before, needed), INT32(4))
         wider = b.add(needed, INT32(1))
         return b.or_(b.select(keeps, before, wider), b.shl(infinite, INT32(8)))
 
-    def marked(self, b: Any, scale: Any) -> Any:
+    def has_nonfinite(self, b: Any, scale: Any) -> Any:
         """Say whether a block has codes for what is not finite."""
         return b.icmp_unsigned(">", scale, INT32(0xFF))

@@ -8,20 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from .codecs import BFloat16, Codec, Compensated, Float, Float16AtRandom, Split
+from .codecs import BFloat16, Codec, Compensated, Float, Split, StochasticFloat16
 from .int8 import BLOCK, Scaled8
 from .random_bits import INT64
 
-_BASES = {"float16": Float("float16"), "bfloat16": BFloat16(at_random=False)}
+_BASES = {"float16": Float("float16"), "bfloat16": BFloat16(stochastic=False)}
 #: Every codec by its name.
 CODECS: dict[str, Codec] = {
     "float64": Float("float64"),
     "float32": Float("float32"),
     "float16": _BASES["float16"],
-    "float16-random": Float16AtRandom("float16"),
+    "float16-stochastic": StochasticFloat16("float16"),
     "float16-kahan": Compensated(_BASES["float16"]),
     "bfloat16": _BASES["bfloat16"],
-    "bfloat16-random": BFloat16(at_random=True),
+    "bfloat16-stochastic": BFloat16(stochastic=True),
     "bfloat16-kahan": Compensated(_BASES["bfloat16"]),
     "bfloat16-split8": Split(8),
     "bfloat16-split16": Split(16),
@@ -46,8 +46,8 @@ class Layout:
         For each codec that has one, by its number, which array is its scale.
     scaled : dict of int to Scaled8
         Those codecs.
-    number : numpy.dtype
-        In what is computed.
+    compute : numpy.dtype
+        The dtype of the arithmetic.
     narrow : bool
         Whether the arrays are bfloat16, and bits beside it, without scales: neighbours are then moved two at a time.
         (For float16 the processor has instructions that convert and widen at once.)
@@ -55,7 +55,7 @@ class Layout:
 
     def __init__(self, names: Sequence[str]) -> None:
         self.codecs = tuple(CODECS[name] for name in names)
-        self.number = np.dtype(np.float64 if names[1] == "float64" else np.float32)
+        self.compute = np.dtype(np.float64 if names[1] == "float64" else np.float32)
         rows: list[tuple[int, ...]] = []
         dtypes: list[np.dtype[Any]] = []
         self.scales: dict[int, int] = {}

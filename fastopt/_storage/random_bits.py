@@ -36,7 +36,7 @@ def key(b: Any, seed: Any, step: Any, tensor: Any, first: Any) -> Any:
     return b.add(bits, b.mul(b.trunc(step, INT32), INT32(_OVER)))
 
 
-def noise(b: Any, key: Any, i: Any) -> Any:
+def bits_at(b: Any, key: Any, i: Any) -> Any:
     """Return 32 random bits that depend on the key and the number of the element alone.
 
     They are a Weyl sequence over the elements, too: one addition an element, where a hash would take as long as the
@@ -45,25 +45,25 @@ def noise(b: Any, key: Any, i: Any) -> Any:
     return b.add(key, b.mul(b.trunc(i, INT32), INT32(_ALONG)))
 
 
-def following(b: Any, noise: Any) -> Any:
+def next_bits(b: Any, rand: Any) -> Any:
     """Return the random bits of the next element."""
-    return b.add(noise, INT32(_ALONG))
+    return b.add(rand, INT32(_ALONG))
 
 
-def random(b: Any, word: Any, bits: int) -> Any:
+def random(b: Any, rand: Any, bits: int) -> Any:
     """Return a random integer of so many bits."""
-    return b.and_(word, INT32((1 << bits) - 1))
+    return b.and_(rand, INT32((1 << bits) - 1))
 
 
 def intrinsics(intrinsic: Any, types: Any) -> tuple[Any, Any, Any]:
-    """Return :func:`key`, :func:`noise` and :func:`following` for compiled code, by a target's decorator and types."""
-    word, index = types.uint32, types.int64
+    """Return :func:`key`, :func:`bits_at` and :func:`next_bits` for compiled code by a target's decorator."""
+    rand, index = types.uint32, types.int64
 
     def code(function: Any) -> Any:
         return lambda context, builder, signature, args: function(builder, *args)
 
     return (
-        intrinsic(lambda typingctx, seed, step, tensor, first: (word(index, index, index, index), code(key))),
-        intrinsic(lambda typingctx, key, i: (word(word, index), code(noise))),
-        intrinsic(lambda typingctx, noise: (word(word), code(following))),
+        intrinsic(lambda typingctx, seed, step, tensor, first: (rand(index, index, index, index), code(key))),
+        intrinsic(lambda typingctx, key, i: (rand(rand, index), code(bits_at))),
+        intrinsic(lambda typingctx, rand: (rand(rand), code(next_bits))),
     )

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
 from .._api.functional import as_function
-from .._api.hyperparameters import betas, epsilon, rate
 from .._api.optimizer import Optimizer
-from .._kernels.power import power
+from ..rules import betas, epsilon, power, rate, state
 
 __all__ = ["Adam", "AdamW", "adam", "adamw"]
+
+
+class Scalars(NamedTuple):
+    """Adam's quantities of a step."""
+
+    alpha: float  # lr / (1 - b1^t): the learning rate, with the bias correction of m
+    b1: float
+    gain1: float  # 1 - b1
+    b2: float
+    gain2: float  # 1 - b2
+    correction2: float  # 1 / (1 - b2^t): the bias correction of v
+    eps_root: float
+    eps: float  # eps + eps_hat / sqrt(1 - b2^t)
 
 
 class Adam(Optimizer):
@@ -83,30 +96,37 @@ class Adam(Optimizer):
     array([0.9, 2.1])
     """
 
-    states = ("m", "v")
-    squares = ("v",)
     lr = rate(1e-3)
     betas = betas(0.9, 0.999)
     eps = epsilon(1e-8)
     eps_root = epsilon(0.0)
     eps_hat = epsilon(0.0)
 
+    m = state()  # first moment: average of g
+    v = state(nonnegative=True)  # second moment: average of g²
+
     @staticmethod
-    def scalars(step, lr, betas, eps, eps_root, eps_hat):
+    def scalars(step, lr, betas, eps, eps_root, eps_hat) -> Scalars:
         b1, b2 = betas
         c1 = 1.0 - power(b1, step)
         c2 = 1.0 - power(b2, step)
-        return lr / c1, b1, 1.0 - b1, b2, 1.0 - b2, 1.0 / c2, eps_root, eps + eps_hat / math.sqrt(c2)
+        return Scalars(
+            alpha=lr / c1,
+            b1=b1,
+            gain1=1.0 - b1,
+            b2=b2,
+            gain2=1.0 - b2,
+            correction2=1.0 / c2,
+            eps_root=eps_root,
+            eps=eps + eps_hat / math.sqrt(c2),
+        )
 
     @staticmethod
-    def make():
-        def rule(s, g, p, m, v):
-            alpha, b1, gain1, b2, gain2, correction, eps_root, eps = s
-            m = b1 * m + gain1 * g
-            v = b2 * v + gain2 * (g * g)
-            return p - alpha * m / (np.sqrt(correction * v + eps_root) + eps), m, v
-
-        return rule
+    def rule(s, g, p, m, v):
+        m = s.b1 * m + s.gain1 * g
+        v = s.b2 * v + s.gain2 * (g * g)
+        v_hat = s.correction2 * v
+        return p - s.alpha * m / (np.sqrt(v_hat + s.eps_root) + s.eps), m, v
 
 
 class AdamW(Adam):

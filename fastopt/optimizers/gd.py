@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from .._api.functional import as_function
-from .._api.hyperparameters import rate
 from .._api.optimizer import Optimizer
+from ..rules import rate
 
 __all__ = ["GD", "gd"]
+
+
+class Scalars(NamedTuple):
+    """The quantities of a step."""
+
+    lr: float
 
 
 class GD(Optimizer):
@@ -67,16 +75,12 @@ class GD(Optimizer):
     lr = rate(1e-2)
 
     @staticmethod
-    def scalars(step, lr):
-        return (lr,)
+    def scalars(step, lr) -> Scalars:
+        return Scalars(lr=lr)
 
     @staticmethod
-    def make():
-        def rule(s, g, p):
-            (lr,) = s
-            return (p - lr * g,)
-
-        return rule
+    def rule(s, g, p):
+        return p - s.lr * g
 
 
 gd = as_function(GD)

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from .._api.functional import as_function
-from .._api.hyperparameters import decay, flag, optional_fraction, rate
 from .._api.optimizer import Optimizer
+from ..rules import decay, flag, optional_fraction, rate, state
 
 __all__ = ["Momentum", "momentum"]
+
+
+class Scalars(NamedTuple):
+    """The quantities of a step."""
+
+    lr: float
+    beta: float
+    gain: float  # 1 - dampening
 
 
 class Momentum(Optimizer):
@@ -75,32 +85,29 @@ class Momentum(Optimizer):
     array([ 0.1, -0.1])
     """
 
-    states = ("v",)
     lr = rate(1e-2)
     beta = decay(0.9)
     dampening = optional_fraction(None)
     nesterov = flag(False)
+
+    v = state()  # velocity
 
     @property
     def gain(self):
         """The factor with which a gradient enters the velocity."""
         return 1.0 - (self.beta if self.dampening is None else self.dampening)
 
-    def flags(self):
-        return {"nesterov": self.nesterov}
+    @staticmethod
+    def scalars(step, lr, beta, gain) -> Scalars:
+        return Scalars(lr=lr, beta=beta, gain=gain)
 
     @staticmethod
-    def scalars(step, lr, beta, gain):
-        return lr, beta, gain
-
-    @staticmethod
-    def make(*, nesterov):
-        def rule(s, g, p, v):
-            lr, beta, gain = s
-            v = beta * v + gain * g
-            return p - lr * (beta * v + gain * g if nesterov else v), v
-
-        return rule
+    def rule(s, g, p, v):
+        v = s.beta * v + s.gain * g
+        d = v
+        if s.nesterov:  # the velocity that the next step would have with this gradient
+            d = s.beta * v + s.gain * g
+        return p - s.lr * d, v
 
 
 momentum = as_function(Momentum)

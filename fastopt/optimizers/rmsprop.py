@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
 from .._api.functional import as_function
-from .._api.hyperparameters import decay, epsilon, flag, rate
 from .._api.optimizer import Optimizer
+from ..rules import decay, epsilon, flag, rate, state
 
 __all__ = ["RMSprop", "rmsprop"]
+
+
+class Scalars(NamedTuple):
+    """The quantities of a step."""
+
+    lr: float
+    beta: float
+    gain: float  # 1 - beta
+    eps: float
+    eps_root: float
+    momentum: float
+    zero: float
 
 
 class RMSprop(Optimizer):
@@ -91,8 +103,6 @@ class RMSprop(Optimizer):
     array([0.8, 2.2])
     """
 
-    states = ("s", "mu", "v")
-    squares = ("s",)
     lr = rate(1e-2)
     beta = decay(0.9)
     eps = epsilon(0.0)
@@ -100,35 +110,26 @@ class RMSprop(Optimizer):
     centered = flag(False)
     momentum = decay(0.0)
 
-    def flags(self):
-        return {"centered": self.centered, "momentum": self.momentum > 0}
-
-    def active_states(self):
-        return ("s",) + ("mu",) * self.centered + ("v",) * (self.momentum > 0)
+    s = state(nonnegative=True)  # average of g²
+    mu = state(when="centered")  # average of g
+    v = state(when="momentum")  # velocity
 
     @staticmethod
-    def scalars(step, lr, beta, eps, eps_root, momentum):
-        return lr, beta, 1.0 - beta, eps, eps_root, momentum, 0.0
+    def scalars(step, lr, beta, eps, eps_root, momentum) -> Scalars:
+        return Scalars(lr=lr, beta=beta, gain=1.0 - beta, eps=eps, eps_root=eps_root, momentum=momentum, zero=0.0)
 
     @staticmethod
-    def make(*, centered, momentum):
-        def rule(s, g, p, sq, *more):
-            lr, beta, gain, eps, eps_root, rho, zero = s
-            sq = beta * sq + gain * (g * g)
-            if centered:
-                mu = beta * more[0] + gain * g
-                spread = np.maximum(sq - mu * mu, zero)
-                means: tuple[Any, ...] = (sq, mu)
-            else:
-                spread = sq
-                means = (sq,)
-            d = g / (np.sqrt(spread + eps_root) + eps)
-            if momentum:
-                v = rho * more[-1] + d
-                return p - lr * v, *means, v
-            return p - lr * d, *means
-
-        return rule
+    def rule(s, g, p, sq, mu, v):
+        sq = s.beta * sq + s.gain * (g * g)
+        variance = sq
+        if s.centered:
+            mu = s.beta * mu + s.gain * g
+            variance = np.maximum(sq - mu * mu, s.zero)  # rounding may bring it below 0
+        d = g / (np.sqrt(variance + s.eps_root) + s.eps)
+        if s.has_v:
+            v = s.momentum * v + d
+            d = v
+        return p - s.lr * d, sq, mu, v
 
 
 rmsprop = as_function(RMSprop)

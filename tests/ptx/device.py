@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from fastopt._arrays import driver
 from fastopt._engine import gpu, streams
 from fastopt._kernels import compiler
 
@@ -97,7 +98,7 @@ class Device:
     def install(self, monkeypatch):
         """Have fastopt and numba-cuda use the stand-in; nothing of it stays."""
         from numba.cuda import codegen, dispatcher
-        from numba.cuda.cudadrv import driver
+        from numba.cuda.cudadrv import driver as numba_driver
 
         device = self
 
@@ -109,7 +110,7 @@ class Device:
             m.setattr(codegen.CUDACodeLibrary, "_ensure_cc", lambda library, cc=None: cc or device.capability)
             m.setattr(dispatcher._Kernel, "bind", lambda kernel: None)
             m.setattr(dispatcher._Kernel, "launch", launch)
-            m.setattr(driver, "_to_core_stream", lambda stream: stream)
+            m.setattr(numba_driver, "_to_core_stream", lambda stream: stream)
             m.setattr(driver, "why_not", lambda: None)
             m.setattr(driver, "on", lambda number: contextlib.nullcontext())
             m.setattr(streams, "blocks", lambda number: device.blocks)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import fastopt
-from fastopt._arrays import driver as fastopt_driver
+from fastopt._arrays import driver
 from fastopt._engine import gpu, streams
 from fastopt._kernels import compiler
 
@@ -224,9 +224,9 @@ def test_lists_of_operands():
 def test_nothing_of_the_stand_in_stays(installed, monkeypatch):
     """What it replaces is there again, of fastopt and of numba-cuda, and no kernel of it is kept."""
     from numba.cuda import codegen, dispatcher
-    from numba.cuda.cudadrv import driver
+    from numba.cuda.cudadrv import driver as numba_driver
 
-    places = (fastopt_driver, streams, dispatcher, dispatcher._Kernel, codegen.CUDACodeLibrary, driver)
+    places = (driver, streams, dispatcher, dispatcher._Kernel, codegen.CUDACodeLibrary, numba_driver)
 
     def contents():
         return {(place, name): value for place in places for name, value in vars(place).items()}

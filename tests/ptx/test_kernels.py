@@ -190,7 +190,7 @@ def test_elements_beyond_32_bits(start, device):
     """A chunk so far into a tensor that offsets and random bits need 64 bits; what would be before it is not there."""
     size, seed, step = BLOCK + 3, 2**40 + 11, 2**31 + 7
     method = OPTIMIZERS["Momentum"].with_hyperparameters(**SETTINGS["Momentum"])
-    spec = method.spec(("bfloat16", "bfloat16-random", "int8"))
+    spec = method.spec(("bfloat16", "bfloat16-stochastic", "int8"))
     scalars = np.array(method.values(step), F32)
     twins = [raw(random(size, F32, k).astype(BF16)) for k in (2, 1)] + [np.zeros(size, np.uint8), np.zeros(2, np.int16)]
     assert [a.dtype for a in twins] == list(spec.layout.dtypes)

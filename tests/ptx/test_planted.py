@@ -94,7 +94,7 @@ def test_in_a_storage(what, device):
 
 def test_in_the_counter_of_steps(device):
     def change(text):
-        return replaced(r"(add\.s64.*) 1;", r"\1 2;")(text) if "make_advance" in text else text
+        return replaced(r"(add\.s64.*) 1;", r"\1 2;")(text) if "make_counter" in text else text
 
     with device.changed(change), pytest.raises(AssertionError):
         check_against_the_expression(device, ("Adam", {}), F32, LAYOUTS[0], capturable=True)

@@ -14,6 +14,7 @@ from numba import cuda
 import fastopt
 from fastopt._arrays import driver, gpu
 from fastopt._engine import gpu as plan
+from fastopt._engine import streams
 from fastopt._kernels import compiler
 
 from .device import Device, Packed, host
@@ -264,7 +265,7 @@ def test_states_of_a_library_are_made_on_its_stream(waits, monkeypatch):
 
 def test_calls_on_one_stream_from_two_threads_do_not_mix(monkeypatch):
     """They share a table of addresses: nothing may come between filling it and the launch that reads it."""
-    send, other = driver.Uploads.send, threading.Event()
+    send, other = streams.Uploads.send, threading.Event()
     calls = []
 
     def slow(self, *arguments):
@@ -275,7 +276,7 @@ def test_calls_on_one_stream_from_two_threads_do_not_mix(monkeypatch):
         else:
             other.set()
 
-    monkeypatch.setattr(driver.Uploads, "send", slow)
+    monkeypatch.setattr(streams.Uploads, "send", slow)
     params = [np.full(5, k, np.float32) for k in (1, 2)]
     threads = [
         threading.Thread(target=fastopt.gd, args=(Device(p), Device(np.ones(5, np.float32))), kwargs={"lr": 1.0})
@@ -300,13 +301,13 @@ def test_the_default_stream_of_each_thread_has_a_table_of_its_own(monkeypatch):
 
 
 def test_functions_and_classes_are_launched_alike(monkeypatch):
-    seen, launcher = [], driver.launcher
-    monkeypatch.setattr(driver, "launcher", lambda kernel, *rest: seen.append(rest) or launcher(kernel, *rest))
+    seen, launcher = [], streams.launcher
+    monkeypatch.setattr(streams, "launcher", lambda kernel, *rest: seen.append(rest) or launcher(kernel, *rest))
     monkeypatch.setattr(compiler, "device_threads", lambda spec, usual: usual + 1)
     p, g = pair()
     fastopt.GD(Device(p)).step(Device(g))
     fastopt.gd(Device(p), Device(g))
-    assert seen[0] == seen[1] == (1, driver.threads() + 1, 0)
+    assert seen[0] == seen[1] == (1, streams.threads() + 1, 0)
 
 
 class TestGraphs:
