@@ -72,6 +72,9 @@ def find_states(cls: type) -> dict[str, State]:
     """Return the states of a class, those of its bases first."""
     attributes = [item for base in reversed(cls.__mro__) for item in vars(base).items()]
     names = dict.fromkeys(name for name, value in attributes if isinstance(value, State))
+    for name in names:
+        if any(name in vars(base) and not isinstance(vars(base)[name], State) for base in cls.__mro__):
+            raise TypeError(f"{cls.__name__} has a state {name!r}, which is the name of something else in its bases")
     found = {name: inspect.getattr_static(cls, name) for name in names}
     return {name: value for name, value in found.items() if isinstance(value, State)}
 

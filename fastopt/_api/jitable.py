@@ -89,7 +89,7 @@ def jitable(optimizer: type[Optimizer], **hyperparameters: Any) -> Callable[...,
     @overload(update, jit_options=compiler.INSIDE, strict=False)
     def _update(*arguments: Any) -> Any:
         dtype = _check_types(names, _expect(names, arguments, NumbaTypeError))
-        method.check_dtype(dtype)
+        method.check_dtypes(dtype)
         run = compiler.run(method._rule, " ".join([dtype.name] * count), reproducible)
         itemsize = dtype.itemsize
         cast = np.float32 if dtype == np.float32 else np.float64

@@ -71,6 +71,7 @@ class Method:
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        cls._declared = find_states(cls)
         attributes = [item for base in reversed(cls.__mro__) for item in vars(base).items()]
         names = [name for name, value in attributes if isinstance(value, _hyper.Hyperparameter)]
         setters = {name for name, value in attributes if getattr(value, "fset", None) is not None}
@@ -80,7 +81,6 @@ class Method:
         cls._fields = {name: inspect.getattr_static(cls, name) for name in order}
         cls.hyperparameters = {name: field.default for name, field in cls._fields.items()}
         cls._guards = tuple(name for name, field in cls._fields.items() if field.guards)
-        cls._declared = find_states(cls)
         cls.states = tuple(cls._declared)
         cls.squares = tuple(name for name, declared in cls._declared.items() if declared.nonnegative)
         cls._flags = tuple(name for name, field in cls._fields.items() if field.constant and name not in shared)
@@ -198,7 +198,7 @@ class Method:
         if spec is None:
             scalars = len(self.values(1)) if scalars is None else scalars
             spec = Spec(self._rule, scalars, codecs, self.is_reproducible(codecs))
-            self.check_dtype(spec.compute)
+            self.check_dtypes(spec.compute)
             self._specs[codecs] = spec
         return spec
 
@@ -206,21 +206,22 @@ class Method:
         """Say whether arrays in these codecs are updated by operations that are all rounded by themselves."""
         return set(codecs) <= {"float32", "float64"} if self.reproducible is None else self.reproducible
 
-    def check_dtype(self, dtype: np.dtype[Any]) -> None:
-        """Raise unless what keeps divisors from zero does so in arithmetic of this dtype.
+    def check_dtypes(self, *dtypes: np.dtype[Any]) -> None:
+        """Raise unless what keeps divisors from zero does so in arithmetic of these dtypes.
 
         Raises
         ------
         ValueError
             If a number above 0 would be rounded to 0.
         """
-        for name in self._guards:
-            value = self.__dict__[name]
-            if 0 < value <= _ROUNDED_TO_ZERO[dtype.name]:
-                least = np.finfo(dtype).smallest_subnormal
-                raise ValueError(
-                    f"{name} must be 0 or at least {least:.2g} where arithmetic is in {dtype}, got {value!r}"
-                )
+        for dtype in dtypes:
+            for name in self._guards:
+                value = self.__dict__[name]
+                if 0 < value <= _ROUNDED_TO_ZERO[dtype.name]:
+                    least = np.finfo(dtype).smallest_subnormal
+                    raise ValueError(
+                        f"{name} must be 0 or at least {least:.2g} where arithmetic is in {dtype}, got {value!r}"
+                    )
 
     def plain_spec(self, dtype: np.dtype[Any]) -> Spec:
         """Return the same for arrays that are all of `dtype`, float32 or float64."""

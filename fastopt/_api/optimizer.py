@@ -113,7 +113,7 @@ class Optimizer(Method):
         by_state = formats.by_state(state_dtype, names, type(self).__name__)
         self._codecs = [codecs_of(f, rounding, master, by_state, names, self.squares) for f in own]
         self._arithmetic = {np.dtype(formats.compute_dtype(f)) for f in own}
-        self._check_dtypes()
+        self.check_dtypes(*self._arithmetic)
         self._states = make_states(self._arrays, self._codecs, names, self.initial_values())
         self._make_plan()
         self._plan.set_clocks(0, self._learning_rate)
@@ -122,10 +122,6 @@ class Optimizer(Method):
         arrays = (self._structure, self._arrays, self._states)
         self._groups = make_groups(*arrays, self._codecs, self._state_names, self._seed, self, self._capturable)
         self._plan = Plan(self._groups, Gather(self._params, *arrays, self._groups))
-
-    def _check_dtypes(self) -> None:
-        for dtype in self._arithmetic:
-            self.check_dtype(dtype)
 
     @property
     def params(self) -> Any:
@@ -160,7 +156,7 @@ class Optimizer(Method):
                 f"{self.active_states()}: make a new optimizer instead"
             )
         if self._groups:
-            self._check_dtypes()
+            self.check_dtypes(*self._arithmetic)
             self._plan.set_clocks(None, self._learning_rate)
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from .._api.optimizer import Optimizer
 from .._engine import threads as _threads
 from . import device, gpu, run
 from .command_line import check_room, size
@@ -42,6 +44,21 @@ def _threads_of(text: str) -> int:
     if not 1 <= number <= most:
         raise argparse.ArgumentTypeError(f"must be from 1 to {most}, which is what is allowed here, got {text!r}")
     return number
+
+
+def _optimizer(text: str) -> type[Any]:
+    """Return the class that "module:name" names."""
+    module, _, name = text.partition(":")
+    sys.path.insert(0, "")  # where the command is called, as with `python -m`
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"must be module:class, got {text!r}: {error}") from None
+    finally:
+        del sys.path[0]
+    if not (isinstance(found, type) and issubclass(found, Optimizer)):
+        raise argparse.ArgumentTypeError(f"must name a subclass of fastopt.Optimizer, got {text!r}, {found!r}")
+    return found
 
 
 def _earlier(file: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -95,6 +112,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--models", nargs="*", metavar="NAME", choices=run.models(), default=list(run.models()))
     parser.add_argument("--roofline", type=size, default=2**26, help="elements for all optimizers (default 2^26)")
+    parser.add_argument(
+        "--optimizers", nargs="+", metavar="MODULE:CLASS", type=_optimizer, default=[], help="classes of your own, too"
+    )
     parser.add_argument("--threads", type=_threads_of, help="for everybody (default: all that are allowed)")
     parser.add_argument("--seconds", type=_positive, default=4.0, help="how long to measure each case (default 4)")
     parser.add_argument("--json", metavar="FILE", help="write the figures")
@@ -150,7 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "machine": run.header(threads) | {"device": options.device},
         "absent": absent,
         "rows": [row._asdict() for row in rows],
-        "roofline": [speed._asdict() for speed in roofline(options.roofline)],
+        "roofline": [speed._asdict() for speed in roofline(options.roofline, options.optimizers)],
     }
     if options.json:  # before anything is printed, which may fail
         Path(options.json).write_text(json.dumps(result, indent=1) + "\n")

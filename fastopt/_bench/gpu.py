@@ -248,11 +248,11 @@ def release() -> None:
         sys.modules["cupy"].get_default_memory_pool().free_all_blocks()
 
 
-def roofline(elements: int, seconds: float = 1.0) -> Iterator[measure.Speed]:
-    """Yield what each optimizer makes of the GPU's memory, beside a copy of as many bytes."""
+def roofline(elements: int, own: Sequence[type[Any]] = (), seconds: float = 1.0) -> Iterator[measure.Speed]:
+    """Yield what each optimizer, and the user's own, makes of the GPU's memory, beside a copy of as many bytes."""
     rng = np.random.default_rng(0)
     p, g = (rng.random(elements, np.float32) for _ in range(2))
-    for cls in OPTIMIZERS.values():
+    for cls in (*OPTIMIZERS.values(), *own):
         optimizer = cls(on_device([p]))
         optimizer.bind(on_device([g]))
         moved = 12 + 8 * len(optimizer.state)

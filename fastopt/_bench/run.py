@@ -176,9 +176,9 @@ def compare(
         yield Row(case, len(params), elements, name, median, low, high, ratio, errors[name])
 
 
-def roofline(elements: int) -> Iterator[measure.Speed]:
-    """Yield what each optimizer makes of the machine's memory."""
-    for cls in OPTIMIZERS.values():
+def roofline(elements: int, own: Sequence[type[Any]] = ()) -> Iterator[measure.Speed]:
+    """Yield what each optimizer, and classes of the user's own, make of the machine's memory."""
+    for cls in (*OPTIMIZERS.values(), *own):
         yield measure.speed(cls, elements, np.dtype(np.float32), seconds=2, beside_numpy=False)
 
 

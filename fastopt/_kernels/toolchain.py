@@ -16,16 +16,23 @@ from .._arrays import driver
 
 
 def complete() -> None:
-    """Add to numba-cuda what its rules for NumPy lack: it infers a type for ``np.sqrt``, and has no code for it."""
+    """Add to numba-cuda what its rules for NumPy lack.
+
+    It infers types for these functions and has no code for them; for the others there is code, which is used for arrays
+    elsewhere.
+    """
     import math
 
     from numba.cuda.mathimpl import get_unary_impl_for_fn_and_ty
+    from numba.cuda.np.ufunc_db import get_ufunc_info
     from numba.cuda.ufuncs import ufunc_db
 
     def root(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return get_unary_impl_for_fn_and_ty(math.sqrt, signature.args[0])(context, builder, signature, arguments)
 
     ufunc_db().setdefault(np.sqrt, {"f->f": root, "d->d": root})
+    for function in (np.absolute, np.copysign, np.negative, np.sign, np.square):
+        ufunc_db().setdefault(function, get_ufunc_info(function))
 
 
 @contextlib.contextmanager
