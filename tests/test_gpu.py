@@ -13,6 +13,7 @@ import pytest
 
 import fastopt
 from fastopt._arrays import driver
+from fastopt._engine import streams
 
 from .cases import (
     FEW_STORAGES,
@@ -302,7 +303,7 @@ def one_kernel_at_a_time(monkeypatch):
     """Serialize launches in the simulator, which runs one kernel at a time and says so; a GPU's streams do that."""
     if not SIMULATED:
         return
-    lock, launcher = threading.Lock(), driver.launcher
+    lock, launcher = threading.Lock(), streams.launcher
 
     def locked(*given):
         kernel = launcher(*given)
@@ -313,7 +314,7 @@ def one_kernel_at_a_time(monkeypatch):
 
         return launch
 
-    monkeypatch.setattr(driver, "launcher", locked)
+    monkeypatch.setattr(streams, "launcher", locked)
 
 
 @pytest.mark.usefixtures("one_kernel_at_a_time")

@@ -290,7 +290,7 @@ def test_a_misspelt_attribute_is_refused():
         opt.momentum = 0.1
 
 
-@pytest.mark.parametrize("name", ["params", "state", "step", "bind", "capturable", "states", "scalars", "make", "spec"])
+@pytest.mark.parametrize("name", ["params", "state", "step", "bind", "capturable", "states", "scalars", "rule", "spec"])
 def test_what_cannot_be_set_is_refused(name):
     opt = fastopt.Adam(ones(3))
     before = getattr(opt, name)

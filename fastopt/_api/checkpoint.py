@@ -9,6 +9,7 @@ import numpy as np
 
 from .._arrays import gpu
 from .._arrays.checks import MOST_STEPS, Array, check_integer, check_layout, check_like
+from .._arrays.view import view_of
 from .._storage.codecs import ELEMENTS
 from .._storage.evaluator import Builder, value
 from .._storage.formats import compute_dtype, raw, rows_of
@@ -74,7 +75,7 @@ def decode(optimizer: Optimizer, name: str) -> list[Array]:
             scale = value(codec.spread(gpu.copy(scales), array.size))
         number = ELEMENTS[compute_dtype(param)]
         numbers = codec.read(Builder(), flat, number, scale, nonfinite=True).array
-        found.append(numbers.reshape(array.shape, order="C" if array.flags.c_contiguous else "F"))
+        found.append(numbers.reshape(array.shape, order="C" if view_of(array).c_contiguous else "F"))
     return found
 
 

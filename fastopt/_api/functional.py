@@ -2,35 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from .._arrays.checks import (
-    Array,
-    as_gradient,
-    check_array,
-    check_disjoint,
-    check_gradient,
-    check_integer,
-    check_like,
-    format_of,
-    is_on_gpu,
-)
-from .._engine import threads
-from .._engine.gpu import update as update_on_gpu
-from .._engine.plan import chunks_of
-from .._engine.scalars import Packer
-from .._kernels import compiler
-from .._kernels.cache import warn_if_useless
-from .._kernels.cpu import LARGE, UNSURE
-from .._storage.formats import STATES, check_rounding, compute_dtype, param_codec, state_codec
-from .method import Method
-
-_cached_chunks = functools.lru_cache(maxsize=16)(chunks_of)
+from .._arrays.checks import Array, check_integer
+from .._engine.single import update_arrays
 
 
 def as_function(cls: type[Any]) -> Callable[..., Array]:
@@ -93,106 +72,6 @@ def _check_states(
             needs = "needs" if state in active else "has no use for"
             raise TypeError(f"{name}() with these hyperparameters {needs} the state {state}")
     return tuple(by_name[state] for state in active)
-
-
-def update_arrays(
-    method: Method,
-    arrays: Sequence[Any],
-    names: Sequence[str],
-    step: int | None,
-    *,
-    stream: Any = None,
-    rounding: str = "nearest",
-    seed: int = 0,
-) -> None:
-    """Check the gradient, the parameter and the states, in this order, and update them.
-
-    `rounding`: of a parameter of 16 bits, "nearest" or "stochastic", by `seed` and `step`.
-    """
-    p = arrays[1]
-    if not isinstance(p, np.ndarray) and is_on_gpu(p):
-
-        def look(headers: Sequence[Array]) -> tuple[tuple[str, ...], int]:
-            codecs, *_ = _codecs_of(headers, names, rounding)
-            return codecs, _step_for(codecs, step)
-
-        update_on_gpu(method, arrays, names, look, stream, seed)
-        return
-    if stream is not None:
-        raise TypeError(f"p is on the CPU, where an update takes no stream; got {stream!r}")
-    try:
-        found = _KINDS.get((rounding, *[a.dtype for a in arrays]))
-    except AttributeError:  # no arrays
-        found = None
-    codecs, number, kinds = found or _codecs_of(arrays, names, rounding)
-    step = _step_for(codecs, step)
-    values = method.values(step)
-    spec = method.spec(codecs, len(values))
-    scalars = Packer(spec.scalars, number)
-    scalars.pack(values)
-    table = np.empty((len(arrays), 1), np.uint64)
-    answer = UNSURE
-    if compiler.gather() is not None:
-        ids = np.array([id(a) for a in arrays])
-        limit = threads.PARALLEL_FROM - 1
-        kernel = compiler.direct(spec)
-        answer = kernel(ids, kinds, table, scalars.array, limit, id(np.ndarray), seed, step)
-    if answer == UNSURE:
-        arrays = _check_arrays(arrays, names)
-        table[:, 0] = [a.ctypes.data for a in arrays]
-    if answer in (UNSURE, LARGE):
-        arguments = (table, *_cached_chunks((p.size,)), scalars.array, seed, step)
-        threads.launch([(threads.Kernels(spec, p.size), arguments)])
-
-
-_Kind = tuple[tuple[str, ...], np.dtype[Any], Array]
-#: By the rounding and the dtypes.
-_KINDS: dict[tuple[Any, ...], _Kind] = {}
-
-
-def _codecs_of(arrays: Sequence[Any], names: Sequence[str], rounding: str) -> _Kind:
-    """Check arrays closely; return the codecs for their dtypes, the dtype of the arithmetic, and `kinds`.
-
-    `kinds` is what :func:`fastopt._kernels.cpu.make_direct` calls so.
-    """
-    warn_if_useless()
-    arrays = _check_arrays(arrays, names)
-    dtypes = [a.dtype for a in arrays]
-    formats = [str(format_of(dtype)) for dtype in dtypes]
-    number = compute_dtype(formats[1])
-    check_rounding(rounding, None, formats[1:2])
-    param = param_codec(formats[1], rounding, None)
-    for name, format_, array in zip(names[2:], formats[2:], arrays[2:], strict=True):
-        if format_ not in STATES[number]:
-            allowed = ", ".join(STATES[number][:3])
-            raise TypeError(f"{name} must have one of the dtypes {allowed} beside {formats[1]}; got {array.dtype}")
-    states = [state_codec(name, formats[1], square=False) for name in formats[2:]]
-    kinds = np.array([[d.num for d in dtypes], [d.itemsize for d in dtypes]], np.int64)
-    found = _KINDS[(rounding, *dtypes)] = ((formats[0], param, *states), np.dtype(number), kinds)
-    return found
-
-
-def _step_for(codecs: tuple[str, ...], step: int | None) -> int:
-    """Return the number of the step, which may be left out where nothing depends on it."""
-    if step is not None:
-        return step
-    if any(codec.endswith("-stochastic") for codec in codecs):
-        raise TypeError("step must be given: stochastic rounding depends on the number of this update")
-    return 1
-
-
-def _check_arrays(arrays: Sequence[Any], names: Sequence[str]) -> list[Array]:
-    """Raise for what is wrong with the arrays of a call; the gradient may come back as another object."""
-    arrays = [as_gradient(arrays[0]), *arrays[1:]]
-    p = arrays[1]
-    check_array("p", p, written=True)
-    for name, array in zip(names, arrays, strict=True):
-        check_array(name, array, written=name != "g")
-        if name != "p":
-            check_gradient(name, array, "p", p)
-        check_like(name, array, "p", p)
-    check_disjoint(zip(names, arrays, strict=True))
-    return arrays
 
 
 def _signature(cls: type[Any], timed: bool) -> inspect.Signature:

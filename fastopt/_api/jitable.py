@@ -12,10 +12,10 @@ from numba.extending import overload
 from numba.np.numpy_support import as_dtype
 
 from .._arrays.checks import check_integer
+from .._engine.single import update_arrays
 from .._kernels import array_tuples as tuples
 from .._kernels import cache, compiler
 from .._kernels.symbols import digest, named_by_contents
-from .functional import update_arrays
 from .method import Method
 from .optimizer import Optimizer
 

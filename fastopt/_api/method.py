@@ -54,6 +54,7 @@ class Method:
     _fields: ClassVar[dict[str, _hyper.Hyperparameter[Any]]]
     _rule: Rule
     _specs: dict[tuple[str, ...], Spec]
+    _plans: dict[Any, Any]
     _guards: ClassVar[tuple[str, ...]] = ()
     _settable: ClassVar[frozenset[str]] = frozenset()
     _arguments: ClassVar[tuple[str, ...]]
@@ -159,7 +160,7 @@ class Method:
             named = (*zip(self._flags, flags, strict=True), *zip(self._has, has, strict=True))
             self._active = tuple(name for name, here in zip(self._declared, active, strict=True) if here)
             self._rule = compose(cls.rule, self._scalars, named, active, decays, self.maximize)
-            self._constants, self._specs = constants, {}
+            self._constants, self._specs, self._plans = constants, {}, {}
             self._decays, self._ends = bool(decays), () if all(active) else (0.0,)
             self._more = bool(decays) or not all(active)
             self._plain = without_names(cls.scalars, scalars_type(cls))

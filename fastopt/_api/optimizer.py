@@ -95,7 +95,7 @@ class Optimizer(Method):
         if lr is not _DEFAULT:
             hyperparameters["lr"] = lr
         structure, given = flatten("params", params)
-        arrays = [gpu.as_header(structure.label("params", t), a) for t, a in enumerate(given)]
+        arrays = [gpu.as_view(structure.label("params", t), a) for t, a in enumerate(given)]
         named = [(structure.label("params", t), a) for t, a in enumerate(arrays)]
         for name, array in named:
             check_array(name, array, written=True)
@@ -280,7 +280,7 @@ class Optimizer(Method):
         return {
             n: v
             for n, v in self.__dict__.items()
-            if n not in ("_constants", "_groups", "_plain", "_plan", "_rule", "_specs")
+            if n not in ("_constants", "_groups", "_plain", "_plan", "_plans", "_rule", "_specs")
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:

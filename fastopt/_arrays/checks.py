@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from .view import View, view_of
+
 Array = np.ndarray[Any, np.dtype[Any]]
 
 #: What parameters and gradients can be; uint16 is taken for the bits of bfloat16, which NumPy lacks.
@@ -47,11 +49,11 @@ def check_array(name: str, array: Any, *, written: bool) -> None:
     Raises
     ------
     TypeError
-        If it is no ndarray, or of a dtype that :func:`format_of` does not know.
+        If it is no ndarray and no view of an array on a GPU, or of a dtype that :func:`format_of` does not know.
     ValueError
         If it is read-only, misaligned, or neither C- nor Fortran-contiguous.
     """
-    if not isinstance(array, np.ndarray):
+    if not isinstance(array, (np.ndarray, View)):
         raise TypeError(f"{name} must be a numpy.ndarray, got {describe(array)}{advice(name, array)}")
     check_unmasked(name, array)
     if format_of(array.dtype) is None:
@@ -74,7 +76,7 @@ def check_unmasked(name: str, array: Any) -> None:
         raise TypeError(f"{name} is a masked array; its mask would be ignored: pass {name}.data to use every element")
 
 
-def check_layout(name: str, array: Array, *, written: bool) -> None:
+def check_layout(name: str, array: Array | View, *, written: bool) -> None:
     """Raise unless the memory of an array can be updated in place (`written`), or read, by a sweep.
 
     Raises
@@ -82,14 +84,15 @@ def check_layout(name: str, array: Array, *, written: bool) -> None:
     ValueError
         If it is read-only, misaligned, or neither C- nor Fortran-contiguous.
     """
-    if not array.flags.aligned:
+    view = view_of(array)
+    if not view.aligned:
         raise ValueError(f"{name} must be aligned to its {array.itemsize}-byte elements: pass a copy of it")
-    if not array.flags.forc:
+    if not (view.c_contiguous or view.f_contiguous):
         raise ValueError(
             f"{name} must be contiguous in C or Fortran order, got shape {array.shape} with strides "
             f"{array.strides} bytes: pass a contiguous copy"
         )
-    if written and not array.flags.writeable:
+    if written and not view.writable:
         raise ValueError(f"{name} is updated in place and must be writable, got a read-only array")
 
 
@@ -113,7 +116,7 @@ def fits(format_: str | None, arithmetic_of: str | None) -> bool:
     return format_ != "float64" or arithmetic_of == "float64"
 
 
-def check_gradient(name: str, array: Array, like_name: str, like: Array) -> None:
+def check_gradient(name: str, array: Array | View, like_name: str, like: Array | View) -> None:
     """Raise unless `array` can be the gradient of `like`: no wider than its arithmetic.
 
     Raises
@@ -128,7 +131,7 @@ def check_gradient(name: str, array: Array, like_name: str, like: Array) -> None
         )
 
 
-def check_like(name: str, array: Array, like_name: str, like: Array) -> None:
+def check_like(name: str, array: Array | View, like_name: str, like: Array | View) -> None:
     """Raise unless `array` has the shape and the memory order of `like`.
 
     Raises
@@ -138,29 +141,27 @@ def check_like(name: str, array: Array, like_name: str, like: Array) -> None:
     """
     if array.shape != like.shape:
         raise ValueError(f"{name} must have the shape of {like_name}, {like.shape}; got {array.shape}")
-    if not _same_order(array, like):
-        orders = {a.flags.c_contiguous: "C" if a.flags.c_contiguous else "F" for a in (array, like)}
+    own, wanted = view_of(array), view_of(like)
+    if not (own.c_contiguous and wanted.c_contiguous) and not (own.f_contiguous and wanted.f_contiguous):
+        order, as_order = ("C", "contiguous") if wanted.c_contiguous else ("F", "fortran")
         raise ValueError(
-            f"{name} must have the memory order of {like_name}, {orders[like.flags.c_contiguous]}; "
-            f"got {orders[array.flags.c_contiguous]}: pass "
-            f"numpy.as{'contiguous' if like.flags.c_contiguous else 'fortran'}array({name})"
+            f"{name} must have the memory order of {like_name}, {order}; got {'C' if own.c_contiguous else 'F'}: pass "
+            f"numpy.as{as_order}array({name})"
         )
 
 
-def _same_order(a: Array, b: Array) -> bool:
-    both_c = a.flags.c_contiguous and b.flags.c_contiguous
-    return both_c or (a.flags.f_contiguous and b.flags.f_contiguous)
-
-
-def check_disjoint(named: Iterable[tuple[str, Array]]) -> None:
+def check_disjoint(named: Iterable[tuple[str, Array | View]]) -> None:
     """Raise if any two of the arrays share memory.
+
+    Host and devices have one address space.
 
     Raises
     ------
     ValueError
         Naming the two arrays.
     """
-    spans = sorted((a.ctypes.data, a.ctypes.data + a.nbytes, name) for name, a in named if a.nbytes)
+    views = [(name, view_of(array)) for name, array in named if array.nbytes]
+    spans = sorted((view.address, view.address + view.nbytes, name) for name, view in views)
     for (_, end, name), (start, _, other) in pairwise(spans):
         if start < end:
             first, second = sorted((name, other))

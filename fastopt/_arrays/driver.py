@@ -74,7 +74,7 @@ def describe() -> str:
     return "yes: " + ", ".join(found)
 
 
-def on(device: int) -> Any:
+def on(device: int | None) -> Any:
     """Return a context manager in which `device` is the current one."""
     return module().gpus[device]
 

@@ -1,9 +1,4 @@
-"""Arrays on a GPU, seen as NumPy arrays whose memory nobody reads.
-
-What an acceptable array is - dtype, shape, order, alignment, overlap - does not depend on where it lies. So an array on
-a GPU is given a NumPy header: an ndarray with its address, shape and strides, which all checks take as they take
-any other. Its memory must never be touched from here; it is kept alive by the header's base.
-"""
+"""Arrays on a GPU: recognised, seen as views, made, copied, and the streams that they are made on."""
 
 from __future__ import annotations
 
@@ -16,54 +11,31 @@ import numpy as np
 
 from . import driver
 from .checks import Array, is_on_gpu
+from .view import View
 
 # 4 is bfloat16, of which NumPy knows the bits alone.
 _CODES = {0: "i", 1: "u", 2: "f", 4: "u"}
-# Where nothing lies: NumPy takes a null pointer for no array at all.
-_NOWHERE = 256
 
 
-def as_header(name: str, array: Any) -> Any:
-    """Return the header of an array on a GPU, anything else as it is."""
-    return header(name, array) if is_on_gpu(array) else array
+def as_view(name: str, array: Any) -> Any:
+    """Return the view of an array on a GPU, anything else as it is."""
+    return view(name, array) if is_on_gpu(array) else array
 
 
-def device_of(array: Array) -> int | None:
+def device_of(array: Array | View) -> int | None:
     """Return the number of the GPU that an array lies on, or None."""
-    return array.base.device if isinstance(array.base, Exposed) else None
+    return array.device if isinstance(array, View) else None
 
 
-class Exposed:
-    """What keeps the memory of a header alive, and says whose it is.
-
-    Attributes
-    ----------
-    owner : object
-        The caller's array.
-    device : int
-        The number of its GPU.
-    stream : int or None
-        The stream on which it is made, if it says so.
-    """
-
-    __slots__ = ("__array_interface__", "_alive", "device", "owner", "stream")
-
-    def __init__(self, owner: Any, device: int, interface: dict[str, Any], stream: int | None = None) -> None:
-        self.owner, self.device, self.stream = owner, device, stream
-        self.__array_interface__ = interface
-        # A PyTorch tensor can be given other memory while it lives; this keeps what it has now.
-        self._alive = owner.detach() if type(owner).__module__.partition(".")[0] == "torch" else owner
-
-
-def header(name: str, array: Any) -> Array:
-    """Return the header of an array on a GPU.
+def view(name: str, array: Any) -> View:
+    """Return the view of an array on a GPU.
 
     Parameters
     ----------
     name : str
         What the caller calls it.
     array : object
-        Anything on a GPU with ``__cuda_array_interface__`` or DLPack.
+        Any GPU array that exposes ``__cuda_array_interface__`` or DLPack.
 
     Raises
     ------
@@ -85,22 +57,24 @@ def header(name: str, array: Any) -> Array:
         raise TypeError(f"{name} has a mask, which would be ignored")
     address, read_only = interface["data"]
     device = array.__dlpack_device__()[1] if hasattr(type(array), "__dlpack_device__") else driver.device_at(address)
-    plain = {
-        "version": 3,
-        "shape": tuple(interface["shape"]),
-        "typestr": interface["typestr"],
-        "strides": interface.get("strides"),
-        "data": (address or _NOWHERE, read_only),
-    }
     stream = interface.get("stream")
     if stream == 0:
         raise ValueError(f"{name} must name the stream on which it is made, or None, got 0")
-    return np.asarray(Exposed(array, int(device), plain, None if stream is None else int(stream)))
+    return View(
+        array,
+        int(address or 0),
+        tuple(interface["shape"]),
+        interface.get("strides"),
+        np.dtype(interface["typestr"]),
+        writable=not read_only,
+        device=int(device),
+        stream=None if stream is None else int(stream),
+    )
 
 
-def makers(headers: Iterable[Array]) -> set[int]:
+def makers(views: Iterable[View]) -> set[int]:
     """Return the streams on which arrays are made; a step waits for them."""
-    return {stream for h in headers if (stream := exposed(h).stream) is not None}
+    return {view.stream for view in views if view.stream is not None}
 
 
 def _interface(name: str, array: Any) -> dict[str, Any]:
@@ -148,24 +122,18 @@ def _from_dlpack(name: str, array: Any) -> dict[str, Any]:
     }
 
 
-def exposed(array: Array) -> Exposed:
-    """Return what a header was made of."""
-    base = array.base
-    assert isinstance(base, Exposed)
-    return base
+def owner(array: Array | View) -> Any:
+    """Return the caller's array for a view, any other array as it is."""
+    return array.owner if isinstance(array, View) else array
 
 
-def owner(array: Array) -> Any:
-    """Return the caller's array for a header, any other array as it is."""
-    return array.base.owner if isinstance(array.base, Exposed) else array
-
-
-def zeros(like: Array, dtype: np.dtype[Any], length: int | None = None) -> Array:
-    """Return the header of zeros beside an array on a GPU, laid out as it, made by the library that it comes from.
+def zeros(like: View, dtype: np.dtype[Any], length: int | None = None) -> View:
+    """Return the view of zeros beside an array on a GPU, laid out as it, made by the library that it comes from.
 
     With `length` they are that many, in one dimension.
     """
-    owner, device = exposed(like).owner, exposed(like).device
+    owner, device = like.owner, like.device
+    assert device is not None
     library = type(owner).__module__.partition(".")[0]
     with driver.on(device):
         if library in ("torch", "cupy"):
@@ -175,37 +143,37 @@ def zeros(like: Array, dtype: np.dtype[Any], length: int | None = None) -> Array
                 new = made.zeros(length, dtype=kind, **({"device": owner.device} if library == "torch" else {}))
             else:
                 new = made.zeros_like(owner.detach() if library == "torch" else owner, dtype=kind)
-            made_here = header("a state", new)
-            exposed(made_here).stream = stream_handle(None, made_here)
+            made_here = view("a state", new)
+            made_here.stream = stream_handle(None, made_here)
             return made_here
         shape = like.shape if length is None else (length,)
-        return header("a state", driver.zeros(shape, dtype, "C" if like.flags.c_contiguous else "F"))
+        return view("a state", driver.zeros(shape, dtype, "C" if like.c_contiguous else "F"))
 
 
-def copy(array: Array) -> Array:
+def copy(array: Array | View) -> Array:
     """Return a copy in host memory of an array, on a GPU after all work enqueued on the device."""
-    if device_of(array) is None:
+    if not isinstance(array, View):
         return array.copy(order="K")
-    out = np.empty_like(array, order="K", subok=False)
+    out = array.empty()
     if out.nbytes:
-        with driver.on(exposed(array).device):
-            driver.read(array.ctypes.data, out)
+        with driver.on(array.device):
+            driver.read(array.address, out)
     return out
 
 
-def fill(array: Array, values: Array) -> None:
+def fill(array: Array | View, values: Any) -> None:
     """Write `values` to an array, on a GPU after all work enqueued on the device."""
-    if device_of(array) is None:
+    if not isinstance(array, View):
         array[...] = values
         return
-    laid_out = np.empty_like(array, order="K", subok=False)
+    laid_out = array.empty()
     laid_out[...] = values
     if laid_out.nbytes:
-        with driver.on(exposed(array).device):
-            driver.write(array.ctypes.data, laid_out)
+        with driver.on(array.device):
+            driver.write(array.address, laid_out)
 
 
-def stream_handle(stream: Any, array: Array) -> int:
+def stream_handle(stream: Any, array: View) -> int:
     """Return the handle of a caller's stream; for None, of the stream that the library of `array` uses now.
 
     Raises
@@ -214,11 +182,11 @@ def stream_handle(stream: Any, array: Array) -> int:
         If it is no stream of PyTorch, CuPy or Numba, has no ``__cuda_stream__``, and is no handle.
     """
     if stream is None:
-        library = type(exposed(array).owner).__module__.partition(".")[0]
+        library = type(array.owner).__module__.partition(".")[0]
         if library == "torch":
-            return int(sys.modules["torch"].cuda.current_stream(exposed(array).device).cuda_stream)
+            return int(sys.modules["torch"].cuda.current_stream(array.device).cuda_stream)
         if library == "cupy":
-            return int(sys.modules["cupy"].cuda.get_current_stream(exposed(array).device).ptr)
+            return int(sys.modules["cupy"].cuda.get_current_stream(array.device).ptr)
         return 0
     if isinstance(stream, int) and not isinstance(stream, bool) and stream >= 0:
         return stream

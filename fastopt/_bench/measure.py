@@ -115,13 +115,14 @@ def stream(optimizer: Optimizer) -> Callable[[], None]:
     spec = compiler.Spec(_make_stream(states), 1, group.codecs, optimizer.is_reproducible(group.codecs))
     values = np.full(1, 1e-3, spec.compute)
     table = group.table.copy()
-    table[0] = gather.bound.found
+    table[0] = gather.bound.found[0]
     arguments = (table, group.items, group.chunks, values, 0, 0)
-    launch = (threads.Kernels(spec, group.elements), arguments)
+    kernels = threads.Kernels(spec, group.elements)
 
     def run() -> None:
         assert optimizer._groups  # kept alive here, as its arrays are in the table by their addresses alone
-        threads.launch([launch])
+        kernels.prepare()
+        threads.launch([(kernels, arguments)])
 
     return run
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from .._arrays import gpu
-from .._arrays.checks import Array
 from .._arrays.structure import Structure
 from .._kernels.cache import warn_if_useless
 from .._storage.evaluator import constant
@@ -37,8 +36,8 @@ def codecs_of(
 
 
 def make_states(
-    arrays: Sequence[Array], codecs: Sequence[tuple[str, ...]], names: Sequence[str], initial: Mapping[str, float]
-) -> dict[str, list[Array | None]]:
+    arrays: Sequence[Any], codecs: Sequence[tuple[str, ...]], names: Sequence[str], initial: Mapping[str, float]
+) -> dict[str, list[Any]]:
     """Return all arrays beside the parameters, by name; None for parameters that have no such array.
 
     `names` are those of the states that the rule has, `initial` what they hold before the first step.
@@ -50,7 +49,7 @@ def make_states(
     on_cpu = [gpu.device_of(a) is None for a in arrays]
     sizes = [nbytes_of(a, d, n) for a, rows, own in zip(arrays, wanted, on_cpu, strict=True) if own for _, d, n in rows]
     pool = Pool(size for size in sizes if size < PAGE)
-    made: list[dict[str, Array]] = []
+    made: list[dict[str, Any]] = []
     for array, rows, own in zip(arrays, wanted, on_cpu, strict=True):
         made.append({})
         for k, (name, dtype, length) in enumerate(rows):
@@ -86,8 +85,8 @@ def _rows(codecs: Sequence[str], names: Sequence[str]) -> list[tuple[str, np.dty
 
 def make_groups(
     structure: Structure,
-    arrays: Sequence[Array],
-    states: Mapping[str, Sequence[Array | None]],
+    arrays: Sequence[Any],
+    states: Mapping[str, Sequence[Any]],
     codecs: Sequence[tuple[str, ...]],
     names: Sequence[str],
     seed: int,

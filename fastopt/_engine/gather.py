@@ -20,15 +20,17 @@ from .._arrays.checks import (
     format_of,
 )
 from .._arrays.structure import Structure, check_lasting
+from .._arrays.view import View, view_of
 from .._kernels import compiler
+from .gpu import DeviceGroup
 from .plan import Group
 
 
 class Bound(NamedTuple):
-    """The gradients of :meth:`fastopt.Optimizer.bind`, their addresses and the dtype in each group."""
+    """The gradients of :meth:`fastopt.Optimizer.bind`, and their addresses and the dtype in each group."""
 
     grads: list[Any]
-    found: Array
+    found: list[Array]
     dtypes: list[np.dtype[Any]]
 
 
@@ -43,9 +45,9 @@ class Gather:
         The caller's own collection of parameters, in which none may be replaced by another.
     structure : Structure
         How they are arranged in it.
-    arrays : sequence of ndarray
-        The parameters, or the headers of those on a GPU.
-    states : mapping of str to sequence of ndarray
+    arrays : sequence of ndarray or View
+        The parameters.
+    states : mapping of str to sequence of ndarray or View
         All other arrays that a step writes, for each parameter or None, by name.
     groups : sequence of Group
     """
@@ -54,25 +56,26 @@ class Gather:
         self,
         params: Any,
         structure: Structure,
-        arrays: Sequence[Array],
-        states: Mapping[str, Sequence[Array | None]],
+        arrays: Sequence[Any],
+        states: Mapping[str, Sequence[Any]],
         groups: Sequence[Group],
     ) -> None:
-        self._structure, self._groups = structure, groups
-        self._tensors = [t for group in groups for t in group.indices]
+        self._structure = structure
+        self._devices = [group for group in groups if isinstance(group, DeviceGroup)]
+        self._groups = [group for group in groups if not isinstance(group, DeviceGroup)]
+        self._tensors = [t for group in self._groups for t in group.indices]
         self._params = [arrays[t] for t in self._tensors]
         self._collection, self._relist = params, _reader(structure, params)
         self._given = [gpu.owner(a) for a in arrays]
-        self._written = functools.partial(named_arrays, structure, arrays, states)
+        self._all_written = functools.partial(named_arrays, structure, arrays, states)
         written = [a for _, a in self._written()]
         self._dtypes = [a.dtype for a in written]  # kept, so that no other dtype can come to have their identity
         rows = (map(id, written), (a.ctypes.data for a in written), (a.size for a in written), map(id, self._dtypes))
         self._expected = np.array([list(row) for row in rows], np.int64)
-        starts, lengths = self._expected[1], np.array([a.nbytes for a in written], np.int64)
-        order = np.argsort(starts)
-        order = order[lengths[order] > 0]  # empty arrays share nothing, wherever they are
-        self._fixed = np.array([starts[order], (starts + lengths)[order]])
-        count = len(arrays)
+        self._fixed = spans(written)
+        self._fixed_on_devices = spans([a for _, a in self._all_written() if isinstance(a, View)])
+        self._disjoint = np.empty((2, 0), np.int64)  # gradients on devices that were found to share no memory
+        count = len(self._tensors)
         self._work = np.zeros((9, count), np.int64)  # see headers.gather
         self._work[1] = [id(p) for p in self._params]
         self._work[3] = [p.size for p in self._params]
@@ -82,13 +85,17 @@ class Gather:
         self._arguments = (self._work, self._expected, self._fixed, id(np.ndarray), given)
         self._found = self._work[2]
         start = 0
-        for group in groups:
+        for group in self._groups:
             end = start + len(group.indices)
             group.found = self._found[start:end]
-            self._expect(group, start, group.dtype)
+            self._use_dtype(group, start, group.dtype)
             start = end
         self.grads: list[Any] = []
         self.bound: Bound | None = None
+
+    def _written(self) -> Iterator[tuple[str, Array]]:
+        """Yield the arrays in the host's memory that a step writes, and what an error calls them."""
+        return ((name, a) for name, a in self._all_written() if not isinstance(a, View))
 
     def read(self, given: list[Any]) -> None:
         """Check gradients, as many as there are parameters, and take their addresses; change nothing else.
@@ -101,20 +108,36 @@ class Gather:
         known = True
         for group in self._groups:
             start = len(grads)
-            grads += group.headers(given)
+            grads += group.select(given)
             dtype = getattr(grads[start], "dtype", None)
             if dtype is not group.grad_dtype:
-                known &= isinstance(dtype, np.dtype) and self._expect(group, start, dtype)
+                known &= isinstance(dtype, np.dtype) and self._use_dtype(group, start, dtype)
         gather = compiler.gather() if known else None
         if gather is None or not self._check_compiled(gather, grads):
             grads = [as_gradient(g) for g in grads]
             if gather is None or not self._check_compiled(gather, grads):
                 self._check_in_python(grads)
+        if self._devices:
+            self._read_on_devices(given)
+            grads += given
         self.grads = grads  # alive until the launch
 
-    def _expect(self, group: Group, start: int, dtype: np.dtype[Any]) -> bool:
+    def _read_on_devices(self, given: list[Any]) -> None:
+        for group in self._devices:
+            group.read(given)
+        starts = np.concatenate([group.found for group in self._devices])
+        ends = starts + np.concatenate([group.grad_lengths for group in self._devices])
+        now = np.array([starts, ends])
+        if np.array_equal(now, self._disjoint):
+            return
+        if overlap(starts, ends, self._fixed_on_devices):
+            views = (pair for group in self._devices for pair in group.named_gradients(given))
+            check_disjoint([*((name, a) for name, a in self._all_written() if isinstance(a, View)), *views])
+        self._disjoint = now
+
+    def _use_dtype(self, group: Group, start: int, dtype: np.dtype[Any]) -> bool:
         """Have gradients of this dtype taken for a group, if they can be."""
-        if not group.take(dtype):
+        if not group.use_dtype(dtype):
             return False
         end = start + len(group.indices)
         self._work[4, start:end], self._work[6, start:end] = dtype.num, dtype.itemsize
@@ -181,7 +204,8 @@ class Gather:
                 name = self._structure.label("grads", t)
                 raise TypeError(f"{name} is a scalar, {grad!r}, into which nobody can write: bind an array")
         self.read(grads)
-        self.bound = Bound(self.grads, self._found.copy(), [group.grad_dtype for group in self._groups])
+        groups = [*self._groups, *self._devices]
+        self.bound = Bound(self.grads, [group.found.copy() for group in groups], [group.grad_dtype for group in groups])
 
     def use_bound(self) -> None:
         """Take the bound gradients again, if others were read since."""
@@ -189,12 +213,15 @@ class Gather:
             raise TypeError("step() needs grads, unless bind(grads) was called before")
         if self.grads is self.bound.grads:
             return
-        start = 0
-        for group, dtype in zip(self._groups, self.bound.dtypes, strict=True):
+        start, groups = 0, [*self._groups, *self._devices]
+        for group, found, dtype in zip(groups, self.bound.found, self.bound.dtypes, strict=True):
             if dtype is not group.grad_dtype:
-                self._expect(group, start, dtype)
+                if isinstance(group, DeviceGroup):
+                    group.use_dtype(dtype)
+                else:
+                    self._use_dtype(group, start, dtype)
             start += len(group.indices)
-        self._found[:] = self.bound.found
+            group.found[:] = found
         self.grads = self.bound.grads
 
     def release(self) -> None:
@@ -204,8 +231,8 @@ class Gather:
 
 
 def named_arrays(
-    structure: Structure, arrays: Sequence[Array], states: Mapping[str, Sequence[Array | None]]
-) -> Iterator[tuple[str, Array]]:
+    structure: Structure, arrays: Sequence[Any], states: Mapping[str, Sequence[Any]]
+) -> Iterator[tuple[str, Any]]:
     """Yield all arrays that a step writes, and what an error calls them."""
     for t, array in enumerate(arrays):
         yield structure.label("params", t), array
@@ -213,6 +240,25 @@ def named_arrays(
         for t, state in enumerate(row):
             if state is not None:
                 yield f"the state {name!r} of {structure.label('params', t)}", state
+
+
+def spans(arrays: Sequence[Any]) -> Array:
+    """Return the first and the past-the-end addresses of arrays that are not empty, sorted."""
+    views = [view_of(a) for a in arrays if a.size]
+    starts = np.array([view.address for view in views], np.int64)
+    ends = starts + np.array([view.nbytes for view in views], np.int64)
+    order = np.argsort(starts)
+    return np.array([starts[order], ends[order]])
+
+
+def overlap(starts: Array, ends: Array, fixed: Array) -> bool:
+    """Say whether any of these spans share memory, with each other or with the fixed ones of :func:`spans`."""
+    order = np.argsort(starts)
+    order = order[ends[order] > starts[order]]
+    starts, ends = starts[order], ends[order]
+    before = np.searchsorted(fixed[0], ends) - 1  # the last fixed one that begins before the end
+    within = fixed[1][before[before >= 0]] > starts[before >= 0]
+    return bool((starts[1:] < ends[:-1]).any() or within.any())
 
 
 def _listed(params: Any) -> list[Any]:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-import threading
 import weakref
-from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .._arrays import driver, gpu
-from .._arrays.checks import Array, is_on_gpu
+from .._arrays.checks import Array, check_array, check_gradient, check_like, is_on_gpu
+from .._arrays.view import View
 from .._kernels import compiler
 from .._kernels.compiler import Spec
 from . import streams, threads
@@ -24,13 +23,26 @@ from .signals import deferred
 CHUNK = 1 << 12
 
 
+class _Known(NamedTuple):
+    """A gradient that was checked: found again, it is not checked again. It is not kept alive by this."""
+
+    seen: Callable[[], Any]
+    identity: Any
+    address: int
+    dtype: np.dtype[Any]
+
+
+def _nothing() -> None:
+    """Return what a reference to nothing does."""
+
+
 class DeviceGroup(Group):
     """The tensors of one dtype on one device, updated by one launch.
 
     Parameters
     ----------
     members : Members
-        The arrays are headers.
+        The arrays are views.
     method : Update
         Whose step it is.
     capturable : bool
@@ -40,12 +52,14 @@ class DeviceGroup(Group):
     def __init__(self, members: Members, method: Update, capturable: bool) -> None:
         super().__init__(members)
         params = self.params
-        self.device = gpu.exposed(params[0]).device
+        self.device = params[0].device
         self.capturable, self._method = capturable, method
         _, chunks = chunks_of([p.size for p in params], CHUNK)
         self._count = len(chunks)
-        self._known: list[Any] = [None] * len(params)
-        self._places = [_identity(gpu.exposed(p).owner) for p in params]
+        self._known: list[_Known | None] = [None] * len(params)
+        self.found = np.zeros(len(params), np.int64)
+        self._sizes = np.array([p.size for p in params], np.int64)
+        self._identities = [_identity(p.owner) for p in params]
         with driver.on(self.device):
             self._sent = np.zeros(len(params), np.int64)
             self._table = driver.copy_of(self.table.view(np.int64).reshape(-1))
@@ -58,41 +72,59 @@ class DeviceGroup(Group):
         self._makers = gpu.makers(written)  # the streams on which arrays of the next step are made
         self._addresses = tuple(driver.argument(driver.address_of(a)) for a in (self._table, self._chunks))
 
-    def headers(self, grads: Sequence[Any]) -> list[Any]:
-        """Return the headers of the gradients of the group, of those of all parameters."""
-        for t, place in enumerate(self._places):
-            if _identity(gpu.exposed(self.params[t]).owner) != place:
+    @property
+    def grad_lengths(self) -> Array:
+        """The bytes of each gradient."""
+        return self._sizes * self.grad_dtype.itemsize
+
+    def read(self, grads: Sequence[Any]) -> None:
+        """Check the gradients of the group, of those of all parameters, and take their addresses."""
+        for t, identity in enumerate(self._identities):
+            if _identity(self.params[t].owner) != identity:
                 raise ValueError(
                     f"{self.label('params', t)} was moved or resized since the optimizer was made: make a new one"
                 )
-        headers = []
-        for t, index in enumerate(self.indices):
-            grad = grads[index]
-            header = self._recognise(t, grad)
-            if header is None:
-                name = self.label("grads", t)
-                if not is_on_gpu(grad):
-                    raise TypeError(
-                        f"{name} must be on the GPU {self.device}, as {self.label('params', t)} is; got "
-                        f"{type(grad).__module__}.{type(grad).__qualname__}"
-                    )
-                header = gpu.header(name, grad)
-                device = gpu.exposed(header).device
-                if device != self.device:
-                    raise ValueError(f"{name} must be on the GPU {self.device}, as its parameter is; it is on {device}")
-                self._known[t] = _remember(grad, header)
-            headers.append(header)
-        self._makers |= gpu.makers(headers)
-        return headers
+        known = [self._look_at(t, grads[index]) for t, index in enumerate(self.indices)]
+        first = known[0]
+        if first.dtype != self.grad_dtype:
+            self.use_dtype(first.dtype)
+        for t, one in enumerate(known):
+            if one.dtype != self.grad_dtype:
+                raise TypeError(
+                    f"{self.label('grads', t)} must have the dtype of {self.label('grads', 0)}, {first.dtype}, as "
+                    f"their parameters have one; got {one.dtype}"
+                )
+        self.found[:] = [one.address for one in known]
 
-    def _recognise(self, t: int, grad: Any) -> Array | None:
-        """Return the header of a gradient that was looked at before and is where and as it was."""
-        if self._known[t] is None:
-            return None
-        seen, place, interface = self._known[t]
-        if seen() is not grad or _identity(grad) != place:
-            return None
-        return np.asarray(gpu.Exposed(grad, self.device, interface))
+    def _look_at(self, t: int, grad: Any) -> _Known:
+        """Return what is known of the gradient of tensor `t`, which is checked unless it is where and as it was."""
+        known = self._known[t]
+        if known is not None and known.seen() is grad and known.identity == _identity(grad):
+            return known
+        name, like, p = self.label("grads", t), self.label("params", t), self.params[t]
+        if not is_on_gpu(grad):
+            raise TypeError(
+                f"{name} must be on the GPU {self.device}, as {like} is; got "
+                f"{type(grad).__module__}.{type(grad).__qualname__}"
+            )
+        view = gpu.view(name, grad)
+        if view.device != self.device:
+            raise ValueError(f"{name} must be on the GPU {self.device}, as its parameter is; it is on {view.device}")
+        check_array(name, view, written=False)
+        check_gradient(name, view, like, p)
+        check_like(name, view, like, p)
+        if view.stream is not None:
+            self._makers.add(view.stream)
+        identity = _identity(grad)
+        found = _Known(_nothing if identity is None else weakref.ref(grad), identity, view.address, view.dtype)
+        self._known[t] = None if identity is None else found
+        return found
+
+    def named_gradients(self, grads: Sequence[Any]) -> Iterator[tuple[str, View]]:
+        """Yield what errors call the gradients of the group, and their views."""
+        for t, index in enumerate(self.indices):
+            name = self.label("grads", t)
+            yield name, gpu.view(name, grads[index])
 
     def prepare(self, spec: Spec, values: tuple[float, ...], stream: Any) -> None:
         """Take the scalars and the stream of a step, and compile its kernel, so that only launching can fail.
@@ -137,7 +169,7 @@ class DeviceGroup(Group):
         assert self.spec is not None  # prepare() comes first
         handle = self._handle
         with driver.on(self.device):
-            _wait(self._makers, handle)
+            wait_for(self._makers, handle)
             self._makers.clear()
             if not np.array_equal(self.found, self._sent):
                 self._uploads.send(self.found, driver.address_of(self._table), handle)  # its first row
@@ -149,7 +181,7 @@ class DeviceGroup(Group):
                 clock = driver.argument(driver.address_of(self._clock))
                 streams.launcher(self._advance, 1, 1, handle)(clock, scalars)
                 number = clock
-            kernel = _launcher(self._kernel, self.spec, self._count, self.device, handle)
+            kernel = launcher(self._kernel, self.spec, self._count, self.device, handle)
             table, chunks = self._addresses
             kernel(table, len(self.params), chunks, self._count, scalars, self.seed, number)
 
@@ -188,83 +220,17 @@ def launch_on_devices(
         raise failed[0]
 
 
-def update(
-    method: Update, given: Sequence[Any], names: Sequence[str], look: Callable[..., Any], stream: Any, seed: int
-) -> None:
-    """Check the gradient, the parameter and the states of a call, all on one GPU, and update them.
-
-    `look` checks the headers and returns the codecs and the number of the step.
-    """
-    headers = [gpu.header(name, array) for name, array in zip(names, given, strict=True)]
-    codecs, step = look(headers)
-    devices = {gpu.exposed(h).device for h in headers}
-    if len(devices) != 1:
-        raise ValueError(f"{', '.join(names)} must be on one GPU, got the GPUs {sorted(devices)}")
-    (device,) = devices
-    p = headers[1]
-    values = method.values(step)
-    spec = method.spec(codecs, len(values))
-    scalars = Packer(spec.scalars, spec.compute)
-    scalars.pack(values)
-    handle = gpu.stream_handle(stream, p)
-    with driver.on(device):
-        if streams.capturing(handle):
-            raise RuntimeError(
-                "a function cannot be captured into a graph, where its step number would be frozen: use the class with "
-                "capturable=True"
-            )
-        kernel = compiler.device_sweep(spec, False, device)
-        chunks, count = _chunks(p.size, device)
-        table, uploads, lock = _table(device, handle, threading.get_ident() if handle == _PER_THREAD else 0)
-        row = np.zeros(_ROWS, np.int64)
-        row[: len(headers)] = [h.ctypes.data for h in headers]
-        places = [driver.argument(driver.address_of(a)) for a in (table, chunks)]
-        launch = _launcher(kernel, spec, count, device, handle)
-        with lock:  # another thread's call on this stream comes before both or after both
-            _wait(gpu.makers(headers), handle)
-            uploads.send(row, driver.address_of(table), handle)
-            launch(places[0], 1, places[1], count, tuple(scalars.array), seed, step)
-
-
-# More arrays than any update has.
-_ROWS = 16
-# CUDA's handle for the default stream of the calling thread: the same for all threads, and in each another stream.
-_PER_THREAD = 2
-
-
-def _launcher(kernel: Any, spec: Spec, chunks: int, device: int, handle: int) -> Any:
+def launcher(kernel: Any, spec: Spec, chunks: int, device: int, handle: int) -> Any:
     """Return a sweep with the launch configuration for so many chunks."""
     blocks = max(1, min(chunks, streams.blocks(device)))
     return streams.launcher(kernel, blocks, compiler.device_threads(spec, streams.threads()), handle)
 
 
-def _wait(makers: Collection[int], handle: int) -> None:
+def wait_for(makers: Collection[int], handle: int) -> None:
     """Have a stream wait for those on which arrays are made."""
     for maker in makers:
         if maker != handle:
             streams.wait(maker, handle)
-
-
-@functools.lru_cache(maxsize=16)
-def _chunks(size: int, device: int) -> tuple[Any, int]:
-    """Return the chunks of one tensor, on the device, and their number."""
-    _, chunks = chunks_of([size], CHUNK)
-    with driver.on(device):
-        return driver.copy_of(np.concatenate([chunks.reshape(-1), np.zeros(1, np.int64)])), len(chunks)
-
-
-@functools.lru_cache(maxsize=64)
-def _table(device: int, handle: int, thread: int) -> tuple[Any, streams.Uploads, threading.Lock]:
-    """Return the table of addresses of the calls on one stream, whose order keeps them apart, and its lock."""
-    del thread  # which has a stream of its own
-    with driver.on(device):
-        return driver.copy_of(np.zeros(_ROWS, np.int64)), streams.Uploads(_ROWS), threading.Lock()
-
-
-def _remember(grad: Any, header: Array) -> Any:
-    """Return what :meth:`DeviceGroup._recognise` needs; it does not keep the gradient alive."""
-    place = _identity(grad)
-    return None if place is None else (weakref.ref(grad), place, gpu.exposed(header).__array_interface__)
 
 
 def _identity(grad: Any) -> Any:

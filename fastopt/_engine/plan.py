@@ -9,6 +9,7 @@ import numpy as np
 
 from .._arrays.checks import Array, fits, format_of
 from .._arrays.structure import Structure
+from .._arrays.view import view_of
 from .._kernels.compiler import Spec
 from . import threads
 from .scalars import Packer
@@ -50,9 +51,9 @@ class Members(NamedTuple):
         How the caller arranged the parameters, for the error messages.
     indices : sequence of int
         Which of the caller's arrays belong to the group.
-    params : sequence of ndarray
+    params : sequence of ndarray or View
         The parameters of the group.
-    states : sequence of sequence of ndarray
+    states : sequence of sequence of ndarray or View
         For each array of a tensor after the parameter, one per parameter.
     own : tuple of str
         The codecs of the parameter and the states.
@@ -62,8 +63,8 @@ class Members(NamedTuple):
 
     structure: Structure
     indices: Sequence[int]
-    params: Sequence[Array]
-    states: Sequence[Sequence[Array]]
+    params: Sequence[Any]
+    states: Sequence[Sequence[Any]]
     own: tuple[str, ...]
     seed: int
 
@@ -88,15 +89,15 @@ class Group:
         self._all = list(self.indices) == list(range(len(self.structure.keys)))
         self.dtype = self.params[0].dtype
         self.elements = sum(p.size for p in self.params)
-        rows = [[0] * len(self.params), *([a.ctypes.data for a in row] for row in (self.params, *self.states))]
+        rows = [[0] * len(self.params), *([view_of(a).address for a in row] for row in (self.params, *self.states))]
         self.table = np.array(rows, np.uint64)
         self._row = self.table[0].view(np.int64)
-        self.take(self.dtype)
+        self.use_dtype(self.dtype)
         self.items, self.chunks = chunks_of([p.size for p in self.params])
         self.spec: Spec | None = None
         self.values = Packer(0, np.dtype(np.float64))
 
-    def take(self, dtype: np.dtype[Any]) -> bool:
+    def use_dtype(self, dtype: np.dtype[Any]) -> bool:
         """Expect gradients of this dtype from now on, if that can be."""
         format_ = format_of(dtype)
         if format_ is None or not fits(format_, self.own[0]):
@@ -108,7 +109,7 @@ class Group:
         """Return how the caller would write the array of tensor `t` in the argument `name`."""
         return self.structure.label(name, self.indices[t])
 
-    def headers(self, grads: Sequence[Any]) -> Sequence[Any]:
+    def select(self, grads: Sequence[Any]) -> Sequence[Any]:
         """Return the gradients of the group, of those of all parameters."""
         return grads if self._all else [grads[t] for t in self.indices]
 
@@ -118,8 +119,10 @@ class Group:
             raise TypeError(f"{self.label('params', 0)} is on the CPU, where a step takes no stream; got {stream!r}")
         if spec is not self.spec:
             kernels = threads.Kernels(spec, self.elements)
-            kernels.compile()
+            kernels.prepare()
             self.kernels, self.spec, self.values = kernels, spec, Packer(spec.scalars, spec.compute)
+        elif self.kernels.large:  # how many threads may have changed
+            self.kernels.prepare()
         self.values.pack(values)
 
     def launch(self, step: int) -> threads.Launch:

@@ -15,6 +15,9 @@ from .._kernels.compiler import Spec
 class Update(Protocol):
     """An optimizer's formula with its hyperparameters, without any arrays."""
 
+    #: What :mod:`fastopt._engine.single` keeps for it between calls.
+    _plans: dict[Any, Any]
+
     def values(self, step: int) -> tuple[float, ...]:
         """Return all scalars of step number `step`, in float64."""
 

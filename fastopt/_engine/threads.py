@@ -138,10 +138,16 @@ def layer() -> str:
 
 
 class Kernels:
-    """The sweeps of a spec over so many elements, `serial` and `in_parallel`, each compiled when first asked for."""
+    """The sweeps of a spec over so many elements, `serial` and `in_parallel`, each compiled when it is first needed.
+
+    Attributes
+    ----------
+    threads : int
+        How many threads the next launch takes; set by :meth:`prepare`.
+    """
 
     def __init__(self, spec: compiler.Spec, elements: int) -> None:
-        self._spec, self.large = spec, elements >= PARALLEL_FROM
+        self._spec, self.large, self.threads = spec, elements >= PARALLEL_FROM, 1
 
     def __getattr__(self, name: str) -> Any:  # of an attribute that is not there yet
         # functools.cached_property would do, but that Python 3.11's holds a lock meanwhile, which a fork leaves held.
@@ -150,9 +156,14 @@ class Kernels:
         kernel = self.__dict__[name] = compiler.sweep(self._spec, name == "in_parallel")
         return kernel
 
-    def compile(self) -> None:
-        """Compile the one that :func:`launch` would take now."""
-        _ = self.in_parallel if self.large and budget() > 1 else self.serial
+    def prepare(self) -> None:
+        """Decide in how many threads to launch, and compile all that this may take, whatever changes before it does."""
+        self.threads = budget() if self.large else 1
+        if self.threads > 1:
+            _ = self.in_parallel
+        # The workqueue may be taken by another step then.
+        if "serial" not in self.__dict__ and (self.threads == 1 or numba.threading_layer() == "workqueue"):
+            _ = self.serial
 
 
 #: Takes all that an iterator yields and keeps nothing.
@@ -162,15 +173,15 @@ Launch = tuple[Kernels, tuple[Any, ...]]
 
 
 def launch(launches: Sequence[Launch], *others: tuple[Any, ...]) -> None:
-    """Run sweeps, each in as many threads as it is worth, and then make other calls of (function, arguments ...).
+    """Run sweeps that are prepared, and then make other calls of (function, arguments ...).
 
-    All of it or nothing: everything is compiled and decided before the first runs, and then all are called from C,
+    All of it or nothing: everything was compiled and decided before the first runs, and then all are called from C,
     where Python runs no handler of a signal between them. The exception of a Ctrl-C comes when the last is done.
     """
     calls: list[tuple[Any, ...]] = []
     for kernels, arguments in launches:
-        if kernels.large and (threads := budget()) > 1:
-            _launch_in_parallel(launches, threads, others)
+        if kernels.threads > 1:
+            _launch_in_parallel(launches, kernels.threads, others)
             return
         calls.append((kernels.serial, *arguments))
     calls += others
@@ -183,7 +194,7 @@ def _launch_in_parallel(launches: Sequence[Launch], threads: int, others: Sequen
         alone = numba.threading_layer() != "workqueue" or _workqueue.setdefault("taken by", step) is step
         calls: list[tuple[Any, ...]] = []
         for kernels, arguments in launches:
-            kernel = kernels.in_parallel if kernels.large and alone else kernels.serial
+            kernel = kernels.in_parallel if kernels.threads > 1 and alone else kernels.serial
             calls.append((kernel, *arguments))
         allowed = numba.get_num_threads()
         if threads != allowed:

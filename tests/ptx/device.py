@@ -13,7 +13,8 @@ from types import SimpleNamespace
 import numpy as np
 
 from fastopt._arrays import driver
-from fastopt._engine import gpu, streams
+from fastopt._arrays.view import View
+from fastopt._engine import single, streams
 from fastopt._kernels import compiler
 
 from .execute import Launch
@@ -132,7 +133,7 @@ class Device:
 
 def forget():
     """Forget the kernels and tables of a device."""
-    for cache in (compiler.device_sweep, gpu._chunks, gpu._table, streams._launcher):
+    for cache in (compiler.device_sweep, single._chunks, single._table, streams._launcher):
         cache.cache_clear()
     compiler._advances.clear()
 
@@ -156,7 +157,7 @@ class _Uploads:
 
 def host(array):
     """Return the memory behind an array on the stand-in, or behind the header of one."""
-    return (array.base.owner if isinstance(array, np.ndarray) else array).array
+    return (array.owner if isinstance(array, View) else array).array
 
 
 def arrays_of(opt):

@@ -5,7 +5,7 @@ import pytest
 
 import fastopt
 from fastopt._arrays import driver
-from fastopt._engine import gpu, streams
+from fastopt._engine import single, streams
 from fastopt._kernels import compiler
 
 from .device import Device
@@ -241,5 +241,5 @@ def test_nothing_of_the_stand_in_stays(installed, monkeypatch):
         assert compiler.device_sweep.cache_info().currsize == 1
     after = contents()
     assert all(after[key] is before[key] for key in replaced)
-    for cache in (compiler.device_sweep, gpu._table, gpu._chunks):
+    for cache in (compiler.device_sweep, single._table, single._chunks):
         assert cache.cache_info().currsize == 0

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import fastopt
-from fastopt._arrays import driver
 from fastopt._bench.catalog import OPTIMIZERS
+from fastopt._engine import streams
 from fastopt._kernels import compiler
 from fastopt._storage.int8 import BLOCK
 
@@ -201,7 +201,7 @@ def test_elements_beyond_32_bits(start, device):
     table = device.array(np.array([a.address for a in ours]) - before, "table", writable=False)
     chunks = device.array(chunk, "chunks", writable=False)
     kernel = compiler.device_sweep(spec, False, 0)
-    launch = driver.launcher(kernel, 1, compiler.device_threads(spec, driver.threads()), 0)
+    launch = streams.launcher(kernel, 1, compiler.device_threads(spec, streams.threads()), 0)
     launch(np.uint64(table.address), 1, np.uint64(chunks.address), 1, tuple(scalars), seed, step)
     addresses = (np.array([a.ctypes.data for a in twins]) - before).astype(np.uint64)
     compiler.sweep(spec, False)(addresses[:, None], np.array([0, 1]), chunk, scalars, seed, step)

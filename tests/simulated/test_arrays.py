@@ -12,9 +12,8 @@ import pytest
 from numba import cuda
 
 import fastopt
-from fastopt._arrays import driver, gpu
-from fastopt._engine import gpu as plan
-from fastopt._engine import streams
+from fastopt._arrays import gpu
+from fastopt._engine import single, streams
 from fastopt._kernels import compiler
 
 from .device import Device, Packed, host
@@ -180,7 +179,7 @@ STREAMS = [
 @pytest.mark.parametrize("stream", STREAMS, ids=range(len(STREAMS)))
 def test_streams(stream, monkeypatch):
     seen = []
-    monkeypatch.setattr(driver, "stream", lambda handle: seen.append(handle) or cuda.stream())
+    monkeypatch.setattr(streams, "stream", lambda handle: seen.append(handle) or cuda.stream())
     p, g = pair()
     fastopt.GD(Device(p), lr=0.5).step(Device(g), stream=stream)
     fastopt.gd(Device(p), Device(g), lr=0.5, stream=stream)
@@ -211,16 +210,16 @@ def test_the_stream_of_the_library(monkeypatch):
     monkeypatch.setitem(gpu.sys.modules, "cupy", fake)
     for library, handle in [("torch", 11), ("cupy", 12)]:
         kind = type("Array", (Packed,), {"__module__": library, "detach": lambda self: self})
-        assert gpu.stream_handle(None, gpu.header("p", kind(np.ones(3), device=0))) == handle
+        assert gpu.stream_handle(None, gpu.view("p", kind(np.ones(3), device=0))) == handle
     assert asked == [0, 0]
-    assert gpu.stream_handle(None, gpu.header("p", Device(np.ones(3)))) == 0
+    assert gpu.stream_handle(None, gpu.view("p", Device(np.ones(3)))) == 0
 
 
 @pytest.fixture
 def waits(monkeypatch):
     """Return the list of all that streams are told to wait for."""
     seen = []
-    monkeypatch.setattr(driver, "wait", lambda maker, handle: seen.append((maker, handle)))
+    monkeypatch.setattr(streams, "wait", lambda maker, handle: seen.append((maker, handle)))
     return seen
 
 
@@ -292,8 +291,8 @@ def test_calls_on_one_stream_from_two_threads_do_not_mix(monkeypatch):
 
 def test_the_default_stream_of_each_thread_has_a_table_of_its_own(monkeypatch):
     """The handle 2 is one number for all of them."""
-    asked, table = [], plan._table
-    monkeypatch.setattr(plan, "_table", lambda *key: asked.append(key) or table(*key))
+    asked, table = [], single._table
+    monkeypatch.setattr(single, "_table", lambda *key: asked.append(key) or table(*key))
     p, g = pair()
     for stream in (2, 7):
         fastopt.gd(Device(p), Device(g), stream=stream)
@@ -318,7 +317,7 @@ class TestGraphs:
         grad = Device(g)
         plain.bind(Device(g.copy()))
         opt.step(grad)
-        monkeypatch.setattr(driver, "capturing", lambda handle: True)
+        monkeypatch.setattr(streams, "capturing", lambda handle: True)
         opt.step(grad)
         unchanged(given, lambda: opt.step(Device(g.copy())), RuntimeError, "other addresses")
         unchanged(plain.params, plain.step, RuntimeError, "capturable=True")
