@@ -30,19 +30,19 @@ def parts(elements: int, seconds: float) -> dict[str, float]:
     kernel = kernels.in_parallel if kernels.large and fastopt.info()["threads"] > 1 else kernels.serial
     nothing = (arguments[0], np.zeros(1, np.int64), group.chunks[:0], *arguments[3:])  # a launch without a chunk
     check, given = compiler.gather(), [g]
-    looked = (*opt._plan.gather._arguments, 0, id(given))
+    looked = (*opt._plan.arrays._arguments, 0, id(given))
     assert check(*looked) == headers.SAME
     functions = {
         "step(grads)": lambda: opt.step(g),
         "step(), bound": bound.step,
-        "gradients: structure, check": lambda: opt._plan.gather.read(opt._structure.unpack("grads", g)),
+        "gradients: structure, check": lambda: opt._plan.gather(opt._structure.unpack("grads", g)),
         "  of which the compiled check": lambda: check(*looked),
         "scalars: bias corrections, decay": lambda: bound.values(1),
         "scalars into the kernel's dtype": lambda: group.prepare(spec, values, None),
         "launch: table, threads, kernel": lambda: plan.run(1),
         "  of which the kernel": lambda: kernel(*arguments),
         "  of which a kernel without elements": lambda: kernel(*nothing),
-        "the same bytes, nothing computed": measure.stream(bound),
+        "the same bytes, nothing computed": measure.streaming(bound),
     }
     for function in functions.values():
         function()  # compile

@@ -220,7 +220,7 @@ def on_cpu(given: argparse.Namespace, clock: Clock) -> Iterator[dict[str, Any]]:
             optimizer.step()
             functions[name], moved[name] = optimizer.step, storages.moved(format_, optimizer)
             if name == "float32":
-                functions["streaming"], moved["streaming"] = _measure.stream(optimizer), moved[name]
+                functions["streaming"], moved["streaming"] = _measure.streaming(optimizer), moved[name]
                 functions["streaming"]()
     try:
         for threads in sorted({1, 2, 4, 8, 16, 32, 64, most // 2, most} & set(range(1, most + 1))):

@@ -52,7 +52,7 @@ def against_torch() -> list[bool]:
         functions = {
             "torch": torch_fused([p], [g]),
             "step": lambda opt=opt, g=g: opt.step(g),
-            "stream": _measure.stream(opt),
+            "stream": _measure.streaming(opt),
         }
         t = measure(functions, rounds)
         detail = ", ".join(f"{k} {v * 1e6:.1f} µs" for k, v in t.items())

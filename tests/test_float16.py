@@ -39,7 +39,7 @@ def test_only_what_is_of_float16_is_converted():
     module = ir.Module()
     function = ir.Function(module, ir.FunctionType(FLOAT, [HALF, FLOAT]), "f")
     plain = ir.IRBuilder(function.append_basic_block())
-    b = float16.Builder(plain)
+    b = float16.Float16Builder(plain)
     half, number = function.args
     wide = b.fpext(b.fptrunc(b.fadd(b.fpext(half, FLOAT), number), HALF), ir.DoubleType())
     b.ret(b.fptrunc(wide, FLOAT))

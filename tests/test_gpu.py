@@ -31,7 +31,7 @@ from .cases import (
 from .on_device import SIMULATED, every_library, library, needs_gpu, resources, shifted
 from .oracles import answer
 
-CUDA = driver.describe()
+CUDA = driver.describe_devices()
 if not CUDA.startswith("yes") and not SIMULATED:
     pytest.skip(f"CUDA: {CUDA}", allow_module_level=True)
 
@@ -238,7 +238,7 @@ def copy_to(library, array, values):
     library.synchronize()
     if values.size:
         address = array.data_ptr() if hasattr(array, "data_ptr") else driver.address_of(array)
-        driver.write(address, np.ascontiguousarray(values))
+        driver.copy_to_device(address, np.ascontiguousarray(values))
 
 
 @every_library

@@ -116,7 +116,7 @@ def test_a_failed_step_leaves_everything_as_it_was(kind, kwargs):
     g = random(600, F32, 2).astype(kind)
     opt.step(g)
     before = [bits(a).copy() for a in arrays_of(opt)]
-    for bad in (g[:-1], g.astype(np.float64), g.astype(np.int16), None if opt._plan.gather.bound else "grads"):
+    for bad in (g[:-1], g.astype(np.float64), g.astype(np.int16), None if opt._plan.arrays.bound else "grads"):
         with pytest.raises((TypeError, ValueError)):
             opt.step(bad)
     opt.lr = 1e300

@@ -14,7 +14,7 @@ class Step:
     def setup(self, name, size, dtype):
         self.opt, _ = optimizer(name, size, dtype)
         (group,) = self.opt._groups
-        self.stream = measure.stream(self.opt)
+        self.stream = measure.streaming(self.opt)
         self.stream()
         self.bytes = (3 + 2 * len(group.states)) * group.params[0].nbytes
 

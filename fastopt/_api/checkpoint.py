@@ -79,7 +79,7 @@ def decode(optimizer: Optimizer, name: str) -> list[Array]:
     return found
 
 
-def load(optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
+def restore(optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
     """Do what :meth:`fastopt.Optimizer.load_state_dict` promises."""
     own = type(optimizer).__name__
     if not isinstance(saved, Mapping):

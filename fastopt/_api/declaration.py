@@ -153,7 +153,7 @@ def _choose(places: tuple[int, ...]) -> Callable[[Any], tuple[Any, ...]]:
     return register_jitable(named_by_contents(lambda values: (*rest(values), values[last])))  # type: ignore[no-any-return]
 
 
-def _inside(rule: Any) -> Any:
+def _copy_for_kernels(rule: Any) -> Any:
     """Return a copy of the author's function with a name that says what is in it."""
     copied = FunctionType(rule.__code__, rule.__globals__, rule.__name__, rule.__defaults__, rule.__closure__)
     copied.__kwdefaults__, copied.__qualname__ = rule.__kwdefaults__, rule.__qualname__
@@ -197,7 +197,7 @@ def compose(
     """
     kind = named_scalars((*scalars, *(name for name, _ in flags)))
     values = tuple(value for _, value in flags)
-    update = _of_active(_inside(rule), active)
+    update = _of_active(_copy_for_kernels(rule), active)
     first = 1 if decay else 0
     end = first + len(scalars)
     coupled, decoupled, partial = decay == "coupled", decay == "decoupled", not all(active)

@@ -63,5 +63,5 @@ def info() -> dict[str, Any]:
         "simd_bits": _simd_bits(features, platform.machine()),
         "kernel_cache": cache.find_problem() or "on",
         "array_headers": headers.probe() or "read directly",
-        "cuda": driver.describe(),
+        "cuda": driver.describe_devices(),
     }

@@ -211,16 +211,15 @@ class Optimizer(Method):
         given = None if grads is None else self._structure.unpack("grads", grads)
         step = self._steps + 1
         values = self.values(step)
-        gather = self._plan.gather
+        plan = self._plan
         try:
-            gather.use_bound() if given is None else gather.read(given)
+            plan.gather(given)
             if self._steps != step - 1:
                 raise RuntimeError(f"step {step} was taken within itself, by lr({step}) or by what holds the arrays")
-            for group in self._groups:
-                group.prepare(self.spec(group.codecs, len(values)), values, stream)
-            self._plan.run(step, (setitem, self.__dict__, "_steps", step))
+            plan.prepare(self, values, stream)
+            plan.run(step, (setitem, self.__dict__, "_steps", step))
         finally:
-            gather.release()
+            plan.release()
 
     def bind(self, grads: Any) -> None:
         """Check `grads` once and use these very arrays in every later ``step()`` without an argument.
@@ -238,7 +237,7 @@ class Optimizer(Method):
         TypeError, ValueError
             As for :meth:`step`.
         """
-        self._plan.gather.bind(grads)
+        self._plan.arrays.bind(grads)
 
     def state_dict(self) -> dict[str, Any]:
         """Return a checkpoint: one flat dict of numbers and of copies of the state arrays.
@@ -271,7 +270,7 @@ class Optimizer(Method):
             If it is of another optimizer, or an entry is missing, unexpected or unacceptable; nothing has
             been changed then.
         """
-        checkpoint.load(self, saved)
+        checkpoint.restore(self, saved)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy or a pickle needs; addresses and compiled rules are made anew from it."""

@@ -50,7 +50,7 @@ def _operator(symbol: str, *, reflected: bool = False) -> Callable[..., Scalar]:
     return apply
 
 
-def _comparison(symbol: str) -> Callable[..., Scalar]:
+def _comparing(symbol: str) -> Callable[..., Scalar]:
     def apply(self: Scalar, other: Any) -> Scalar:
         del other  # a comparison has no type that a literal could widen
         return self._recorder.operate(symbol, self)
@@ -58,7 +58,7 @@ def _comparison(symbol: str) -> Callable[..., Scalar]:
     return apply
 
 
-def _power(self: Scalar, exponent: Any) -> Scalar:
+def _raised_to(self: Scalar, exponent: Any) -> Scalar:
     # A whole number as exponent is a product of the base alone.
     operands = (self,) if isinstance(exponent, int) and not isinstance(exponent, bool) else (self, exponent)
     return self._recorder.operate("**", *operands)
@@ -74,14 +74,14 @@ for _symbol, _name in {"+": "add", "-": "sub", "*": "mul", "/": "truediv", "//":
 for _symbol, _name in {"&": "and", "|": "or", "^": "xor"}.items():
     setattr(Scalar, f"__{_name}__", _operator(_symbol))
 for _symbol, _name in {"<": "lt", "<=": "le", ">": "gt", ">=": "ge", "==": "eq", "!=": "ne"}.items():
-    setattr(Scalar, f"__{_name}__", _comparison(_symbol))
+    setattr(Scalar, f"__{_name}__", _comparing(_symbol))
 for _symbol, _name in {"-": "neg", "+": "pos", "abs": "abs", "~": "invert"}.items():
     setattr(Scalar, f"__{_name}__", _unary(_symbol))
-for _name, _method in {"pow": _power, "rpow": _operator("**", reflected=True), "hash": object.__hash__}.items():
+for _name, _method in {"pow": _raised_to, "rpow": _operator("**", reflected=True), "hash": object.__hash__}.items():
     setattr(Scalar, f"__{_name}__", _method)
 
 
-class _Scalars:
+class _Quantities:
     """What a rule is given as `s`: numbers and flags by name."""
 
     def __init__(self, recorder: Recorder, values: dict[str, Any]) -> None:
@@ -123,7 +123,7 @@ class Recorder:
             self._taken = 0
             values: dict[str, Any] = {name: Scalar(self) for name in self._scalars}
             values |= {name: _Flag(self) for name in self._flags}
-            yield _Scalars(self, values), lambda name: Scalar(self)
+            yield _Quantities(self, values), lambda name: Scalar(self)
             while self._decisions and not self._decisions[-1]:  # both ways from there were taken
                 self._decisions.pop()
             if not self._decisions:

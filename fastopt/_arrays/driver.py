@@ -60,7 +60,7 @@ def module() -> Any:
     return cuda
 
 
-def describe() -> str:
+def describe_devices() -> str:
     """Return what is there, in words."""
     if simulated():
         return "simulated: NUMBA_ENABLE_CUDASIM is set"
@@ -80,7 +80,7 @@ def on(device: int | None) -> Any:
 
 
 def address_of(array: Any) -> int:
-    """Return where an array of :func:`copy_of` or :func:`zeros` lies."""
+    """Return where an array of :func:`copy_of` or :func:`new_zeros` lies."""
     interface = array._ary.__array_interface__ if simulated() else array.__cuda_array_interface__
     address: int = interface["data"][0]
     return address
@@ -96,7 +96,7 @@ def copy_of(array: Array) -> Any:
     return module().to_device(array)
 
 
-def zeros(shape: tuple[int, ...], dtype: np.dtype[Any], order: Literal["C", "F"]) -> Any:
+def new_zeros(shape: tuple[int, ...], dtype: np.dtype[Any], order: Literal["C", "F"]) -> Any:
     """Return zeros on the current device, as an array of numba-cuda's."""
     return module().to_device(np.zeros(shape, dtype, order))
 
@@ -111,29 +111,29 @@ def device_at(address: int) -> int:
     from cuda.bindings import driver
 
     attribute = driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
-    return int(call(driver.cuPointerGetAttribute(attribute, address))[0])
+    return int(check_answer(driver.cuPointerGetAttribute(attribute, address))[0])
 
 
-def read(address: int, out: Array) -> None:
+def copy_to_host(address: int, out: Array) -> None:
     """Copy from the device into a contiguous array, after everything that was asked of the device before."""
     if simulated():
         out.reshape(-1, order="A").view(np.uint8)[:] = view(address, np.dtype(np.uint8), out.nbytes)
         return
     from cuda.bindings import driver
 
-    call(driver.cuCtxSynchronize())
-    call(driver.cuMemcpyDtoH(out.ctypes.data, address, out.nbytes))
+    check_answer(driver.cuCtxSynchronize())
+    check_answer(driver.cuMemcpyDtoH(out.ctypes.data, address, out.nbytes))
 
 
-def write(address: int, array: Array) -> None:
+def copy_to_device(address: int, array: Array) -> None:
     """Copy a contiguous array to the device, after everything that was asked of it before."""
     if simulated():
         view(address, np.dtype(np.uint8), array.nbytes)[:] = array.reshape(-1, order="A").view(np.uint8)
         return
     from cuda.bindings import driver
 
-    call(driver.cuCtxSynchronize())
-    call(driver.cuMemcpyHtoD(address, array.ctypes.data, array.nbytes))
+    check_answer(driver.cuCtxSynchronize())
+    check_answer(driver.cuMemcpyHtoD(address, array.ctypes.data, array.nbytes))
 
 
 def view(address: int, dtype: np.dtype[Any], count: int) -> Array:
@@ -144,7 +144,7 @@ def view(address: int, dtype: np.dtype[Any], count: int) -> Array:
     return np.ctypeslib.as_array(memory).view(dtype)
 
 
-def call(answer: tuple[Any, ...]) -> tuple[Any, ...]:
+def check_answer(answer: tuple[Any, ...]) -> tuple[Any, ...]:
     error, *rest = answer
     if int(error):
         raise RuntimeError(f"the CUDA driver answered {error!r}")

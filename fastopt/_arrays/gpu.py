@@ -127,7 +127,7 @@ def owner(array: Array | View) -> Any:
     return array.owner if isinstance(array, View) else array
 
 
-def zeros(like: View, dtype: np.dtype[Any], length: int | None = None) -> View:
+def zeros_like(like: View, dtype: np.dtype[Any], length: int | None = None) -> View:
     """Return the view of zeros beside an array on a GPU, laid out as it, made by the library that it comes from.
 
     With `length` they are that many, in one dimension.
@@ -147,7 +147,7 @@ def zeros(like: View, dtype: np.dtype[Any], length: int | None = None) -> View:
             made_here.stream = stream_handle(None, made_here)
             return made_here
         shape = like.shape if length is None else (length,)
-        return view("a state", driver.zeros(shape, dtype, "C" if like.c_contiguous else "F"))
+        return view("a state", driver.new_zeros(shape, dtype, "C" if like.c_contiguous else "F"))
 
 
 def copy(array: Array | View) -> Array:
@@ -157,7 +157,7 @@ def copy(array: Array | View) -> Array:
     out = array.empty()
     if out.nbytes:
         with driver.on(array.device):
-            driver.read(array.address, out)
+            driver.copy_to_host(array.address, out)
     return out
 
 
@@ -170,7 +170,7 @@ def fill(array: Array | View, values: Any) -> None:
     laid_out[...] = values
     if laid_out.nbytes:
         with driver.on(array.device):
-            driver.write(array.address, laid_out)
+            driver.copy_to_device(array.address, laid_out)
 
 
 def stream_handle(stream: Any, array: View) -> int:

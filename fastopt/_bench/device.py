@@ -22,7 +22,7 @@ DEFAULT_STREAM = 0
 
 def missing() -> str | None:
     """Return why nothing can run on a GPU here, in the words of ``fastopt.info()["cuda"]``, or None."""
-    said = driver.describe()
+    said = driver.describe_devices()
     return said.removeprefix("no: ") if said.startswith("no") else None
 
 

@@ -100,7 +100,7 @@ def _make_stream(states: int) -> Callable[..., Any]:
     return lambda s, g, p, *rest: (*others(s, g, p, *rest[:-1]), rest[-1] + s[0] * g)
 
 
-def stream(optimizer: Optimizer) -> Callable[[], None]:
+def streaming(optimizer: Optimizer) -> Callable[[], None]:
     """Return a function that streams over the arrays of an optimizer, reading and writing as a bound step does.
 
     Raises
@@ -108,7 +108,7 @@ def stream(optimizer: Optimizer) -> Callable[[], None]:
     ValueError
         If no gradients were bound yet, or the parameters are of several formats.
     """
-    (group,), gather = optimizer._groups, optimizer._plan.gather
+    (group,), gather = optimizer._groups, optimizer._plan.arrays
     if gather.bound is None:
         raise ValueError("the optimizer must have bound gradients, got none")
     states = len(group.codecs) - 2
@@ -157,7 +157,7 @@ def speed(cls: type[Optimizer], elements: int, dtype: Any, *, seconds: float = 3
     optimizer = cls(p)
     optimizer.bind(g)
     (group,) = optimizer._groups
-    functions = {"stream": stream(optimizer), "step": optimizer.step}
+    functions = {"stream": streaming(optimizer), "step": optimizer.step}
     if beside_numpy:
         functions["numpy"] = plain_numpy(optimizer, g)
     for function in functions.values():

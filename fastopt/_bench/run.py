@@ -113,7 +113,7 @@ def _streaming(elements: int) -> Callable[[], object]:
     """Return a function that moves as many bytes as an Adam step over as many elements."""
     optimizer = Adam(np.ones(elements, np.float32))
     optimizer.bind(np.ones(elements, np.float32))
-    return measure.stream(optimizer)
+    return measure.streaming(optimizer)
 
 
 def _batches(elements: int, peers: Sequence[str]) -> list[tuple[int, Sequence[str]]]:

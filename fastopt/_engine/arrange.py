@@ -54,7 +54,7 @@ def make_states(
         made.append({})
         for k, (name, dtype, length) in enumerate(rows):
             if not own:
-                made[-1][name] = gpu.zeros(array, dtype, length)
+                made[-1][name] = gpu.zeros_like(array, dtype, length)
             elif nbytes_of(array, dtype, length) < PAGE:
                 made[-1][name] = pool.take(array, dtype, length)
             else:
@@ -110,18 +110,28 @@ def make_groups(
 
 
 class Plan:
-    """What all groups of an optimizer do in a step.
+    """A step as a small program of three verbs, for all groups of an optimizer.
+
+    ``gather(grads)`` checks gradients and takes their addresses, and changes nothing else; without an argument it takes
+    the bound ones. ``prepare(update, values, stream)`` compiles, fixes threads and grids and packs scalars; after it
+    nothing can fail. ``run(step, ...)`` launches. ``release()`` lets the gradients go, unless they are bound.
 
     Attributes
     ----------
-    gather : Gather
-        The gradients of the step.
+    arrays : Gather
+        All arrays of a step.
     """
 
-    def __init__(self, groups: Sequence[Group], gather: Gather) -> None:
-        self.gather = gather
+    def __init__(self, groups: Sequence[Group], arrays: Gather) -> None:
+        self.arrays, self._groups = arrays, groups
+        self.gather, self.release = arrays.gather, arrays.release
         self._on_devices = [group for group in groups if isinstance(group, DeviceGroup)]
         self._on_cpu = [group for group in groups if not isinstance(group, DeviceGroup)]
+
+    def prepare(self, update: Update, values: tuple[float, ...], stream: Any) -> None:
+        """Prepare all groups for a step of `update` with these scalars, on a stream where they are on a GPU."""
+        for group in self._groups:
+            group.prepare(update.spec(group.codecs, len(values)), values, stream)
 
     def read_step(self) -> int | None:
         """Return the number of steps that a device counted, after all work enqueued there; None if none counts."""

@@ -97,12 +97,15 @@ class Gather:
         """Yield the arrays in the host's memory that a step writes, and what an error calls them."""
         return ((name, a) for name, a in self._all_written() if not isinstance(a, View))
 
-    def read(self, given: list[Any]) -> None:
+    def gather(self, given: list[Any] | None) -> None:
         """Check gradients, as many as there are parameters, and take their addresses; change nothing else.
 
-        The addresses go to a row of their own, which launching brings into the tables of the groups, so that a check
-        that fails leaves those as they were.
+        Without any, take those that are bound. The addresses go to a row of their own, which launching brings into the
+        tables of the groups, so that a check that fails leaves those as they were.
         """
+        if given is None:
+            self._use_bound()
+            return
         self.grads = []  # whatever was read before, and is not bound, is let go, even if this is refused
         grads: list[Any] = []
         known = True
@@ -130,7 +133,7 @@ class Gather:
         now = np.array([starts, ends])
         if np.array_equal(now, self._disjoint):
             return
-        if overlap(starts, ends, self._fixed_on_devices):
+        if spans_overlap(starts, ends, self._fixed_on_devices):
             views = (pair for group in self._devices for pair in group.named_gradients(given))
             check_disjoint([*((name, a) for name, a in self._all_written() if isinstance(a, View)), *views])
         self._disjoint = now
@@ -203,11 +206,11 @@ class Gather:
             if isinstance(grad, np.generic):
                 name = self._structure.label("grads", t)
                 raise TypeError(f"{name} is a scalar, {grad!r}, into which nobody can write: bind an array")
-        self.read(grads)
+        self.gather(grads)
         groups = [*self._groups, *self._devices]
         self.bound = Bound(self.grads, [group.found.copy() for group in groups], [group.grad_dtype for group in groups])
 
-    def use_bound(self) -> None:
+    def _use_bound(self) -> None:
         """Take the bound gradients again, if others were read since."""
         if self.bound is None:
             raise TypeError("step() needs grads, unless bind(grads) was called before")
@@ -251,7 +254,7 @@ def spans(arrays: Sequence[Any]) -> Array:
     return np.array([starts[order], ends[order]])
 
 
-def overlap(starts: Array, ends: Array, fixed: Array) -> bool:
+def spans_overlap(starts: Array, ends: Array, fixed: Array) -> bool:
     """Say whether any of these spans share memory, with each other or with the fixed ones of :func:`spans`."""
     order = np.argsort(starts)
     order = order[ends[order] > starts[order]]
@@ -261,7 +264,7 @@ def overlap(starts: Array, ends: Array, fixed: Array) -> bool:
     return bool((starts[1:] < ends[:-1]).any() or within.any())
 
 
-def _listed(params: Any) -> list[Any]:
+def _arrays_in(params: Any) -> list[Any]:
     """Return what is in a sequence or a mapping."""
     return list(params.values()) if isinstance(params, Mapping) else list(params)
 
@@ -270,4 +273,4 @@ def _reader(structure: Structure, params: Any) -> Callable[[], list[Any]] | None
     """Return what lists the arrays that are in the caller's collection now; None if no others can be."""
     if structure.kind == "array" or type(params) is tuple:
         return None
-    return (lambda: params) if type(params) is list else functools.partial(_listed, params)
+    return (lambda: params) if type(params) is list else functools.partial(_arrays_in, params)

@@ -181,7 +181,7 @@ class DeviceGroup(Group):
                 clock = driver.argument(driver.address_of(self._clock))
                 streams.launcher(self._advance, 1, 1, handle)(clock, scalars)
                 number = clock
-            kernel = launcher(self._kernel, self.spec, self._count, self.device, handle)
+            kernel = sweep_launcher(self._kernel, self.spec, self._count, self.device, handle)
             table, chunks = self._addresses
             kernel(table, len(self.params), chunks, self._count, scalars, self.seed, number)
 
@@ -190,14 +190,14 @@ class DeviceGroup(Group):
         with driver.on(self.device):
             address = driver.address_of(self._clock)
             if step is not None:
-                driver.write(address, np.array([step], np.int64))
-            driver.write(address + 8, np.array([lr], np.float64))
+                driver.copy_to_device(address, np.array([step], np.int64))
+            driver.copy_to_device(address + 8, np.array([lr], np.float64))
 
     def read_step(self) -> int:
         """Return the step number on the device, after all work enqueued on the device."""
         out = np.zeros(1, np.int64)
         with driver.on(self.device):
-            driver.read(driver.address_of(self._clock), out)
+            driver.copy_to_host(driver.address_of(self._clock), out)
         return int(out[0])
 
 
@@ -220,7 +220,7 @@ def launch_on_devices(
         raise failed[0]
 
 
-def launcher(kernel: Any, spec: Spec, chunks: int, device: int, handle: int) -> Any:
+def sweep_launcher(kernel: Any, spec: Spec, chunks: int, device: int, handle: int) -> Any:
     """Return a sweep with the launch configuration for so many chunks."""
     blocks = max(1, min(chunks, streams.blocks(device)))
     return streams.launcher(kernel, blocks, compiler.device_threads(spec, streams.threads()), handle)

@@ -113,7 +113,7 @@ def update_arrays(
     except AttributeError:  # no arrays
         found = None
     if found is None:
-        codecs = _codecs_of(arrays, names, rounding)
+        codecs = _codecs_for(arrays, names, rounding)
         values = method.values(1 if step is None else step)
         plan = Single(method.spec(codecs, len(values)), [a.dtype for a in (as_gradient(arrays[0]), *arrays[1:])])
         found = method._plans[key] = plan, any(codec.endswith("-stochastic") for codec in codecs)
@@ -131,7 +131,7 @@ def _step_for(stochastic: bool, step: int | None) -> int:
     return 1
 
 
-def _codecs_of(arrays: Sequence[Any], names: Sequence[str], rounding: str) -> tuple[str, ...]:
+def _codecs_for(arrays: Sequence[Any], names: Sequence[str], rounding: str) -> tuple[str, ...]:
     """Check arrays in Python; return the codecs for their dtypes."""
     warn_if_useless()
     arrays = check_arrays(arrays, names)
@@ -177,7 +177,7 @@ def _update_on_gpu(
 ) -> None:
     """Do the same for arrays that are all on one GPU."""
     views = [gpu.view(name, array) for name, array in zip(names, given, strict=True)]
-    codecs = _codecs_of(views, names, rounding)
+    codecs = _codecs_for(views, names, rounding)
     step = _step_for(any(codec.endswith("-stochastic") for codec in codecs), step)
     numbers = {view.device for view in views if view.device is not None}
     if len(numbers) != 1:
@@ -201,7 +201,7 @@ def _update_on_gpu(
         row = np.zeros(_ROWS, np.int64)
         row[: len(views)] = [view.address for view in views]
         places = [driver.argument(driver.address_of(a)) for a in (table, chunks)]
-        launch = devices.launcher(kernel, spec, count, device, handle)
+        launch = devices.sweep_launcher(kernel, spec, count, device, handle)
         with lock:  # another thread's call on this stream comes before both or after both
             devices.wait_for(gpu.makers(views), handle)
             uploads.send(row, driver.address_of(table), handle)

@@ -70,7 +70,7 @@ def capturing(handle: int) -> bool:
         return False
     from cuda.bindings import driver as cuda_driver
 
-    return bool(driver.call(cuda_driver.cuStreamIsCapturing(handle))[0] != cuda_driver.CUstreamCaptureStatus(0))
+    return bool(driver.check_answer(cuda_driver.cuStreamIsCapturing(handle))[0] != cuda_driver.CUstreamCaptureStatus(0))
 
 
 class Uploads:
@@ -94,10 +94,10 @@ class Uploads:
             self._events[k].synchronize()
         self._rows[k][:] = row
         if driver.simulated():
-            driver.write(address, self._rows[k])
+            driver.copy_to_device(address, self._rows[k])
         else:
             from cuda.bindings import driver as cuda_driver
 
-            driver.call(cuda_driver.cuMemcpyHtoDAsync(address, self._rows[k].ctypes.data, row.nbytes, handle))
+            driver.check_answer(cuda_driver.cuMemcpyHtoDAsync(address, self._rows[k].ctypes.data, row.nbytes, handle))
         self._events[k].record(stream(handle))
         self._used[k], self._next = True, (k + 1) % len(self._rows)

@@ -36,10 +36,10 @@ def native() -> bool:
 
 def converting(builder: Any) -> Any:
     """Return a builder for the processor that Numba compiles for, which codecs can ask to convert float16."""
-    return builder if native() else Builder(builder)
+    return builder if native() else Float16Builder(builder)
 
 
-class Builder:
+class Float16Builder:
     """An LLVM IR builder that widens and narrows float16 by integer operations, to the same bits."""
 
     def __init__(self, builder: Any) -> None:

@@ -117,12 +117,14 @@ class Device:
             m.setattr(streams, "blocks", lambda number: device.blocks)
             m.setattr(driver, "address_of", lambda array: array.address)
             m.setattr(driver, "copy_of", self._copy_of)
-            m.setattr(driver, "zeros", lambda shape, dtype, order: self.array(np.zeros(shape, dtype, order), "a state"))
+            m.setattr(
+                driver, "new_zeros", lambda shape, dtype, order: self.array(np.zeros(shape, dtype, order), "a state")
+            )
             m.setattr(streams, "stream", lambda handle: 0)
             m.setattr(streams, "capturing", lambda handle: False)
             m.setattr(driver, "device_at", lambda address: 0)
-            m.setattr(driver, "read", _read)
-            m.setattr(driver, "write", _write)
+            m.setattr(driver, "copy_to_host", _read)
+            m.setattr(driver, "copy_to_device", _write)
             m.setattr(streams, "Uploads", _Uploads)
             forget()
             try:
