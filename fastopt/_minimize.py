@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ._api.hyperparameters import in_range
 from ._api.optimizer import Optimizer
-from ._arrays.checks import Array, check_unmasked
+from ._arrays.checks import Array, check_integer, check_unmasked
 from .optimizers.adam import Adam
 
 
@@ -134,8 +134,7 @@ def minimize(
     """
     tol = in_range("tol", tol, 0, np.inf, high_in=False)
     step_tol = in_range("step_tol", step_tol, 0, np.inf, high_in=False)
-    if not isinstance(max_iter, (int, np.integer)) or isinstance(max_iter, bool) or max_iter < 0:
-        raise ValueError(f"max_iter must be an integer >= 0, got {max_iter!r}")
+    max_iter = check_integer("max_iter", max_iter, 0)
     for name, given in (("fun", fun), ("optimizer", optimizer), ("callback", callback)):
         if not callable(given) and not (given is None and name == "callback"):
             raise TypeError(f"{name} must be callable, got {type(given).__name__} {given!r}")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from . import driver
-from .checks import Array, is_on_gpu
+from .checks import Array, check_integer, is_on_gpu
 from .view import View
 
 # 4 is bfloat16, of which NumPy knows the bits alone.
@@ -180,6 +180,8 @@ def stream_handle(stream: Any, array: View) -> int:
     ------
     TypeError
         If it is no stream of PyTorch, CuPy or Numba, has no ``__cuda_stream__``, and is no handle.
+    ValueError
+        If it is an integer that is no handle.
     """
     if stream is None:
         library = type(array.owner).__module__.partition(".")[0]
@@ -188,8 +190,8 @@ def stream_handle(stream: Any, array: View) -> int:
         if library == "cupy":
             return int(sys.modules["cupy"].cuda.get_current_stream(array.device).ptr)
         return 0
-    if isinstance(stream, int) and not isinstance(stream, bool) and stream >= 0:
-        return stream
+    if hasattr(type(stream), "__index__"):
+        return check_integer("stream", stream, 0, 2**64 - 1)
     if hasattr(stream, "__cuda_stream__"):
         protocol = stream.__cuda_stream__
         return int((protocol() if callable(protocol) else protocol)[1])
