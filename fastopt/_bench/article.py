@@ -1,7 +1,7 @@
 """The four runs of the article, by its own listings and by fastopt, and a picture of them.
 
 The problem is f(theta) = (theta - 3)^2 from theta = 0 with lr = 0.1. The listings are kept as the article
-has them, in plain Python: they are what fastopt is held against, so they share nothing with it.
+has them, in plain Python: each formula a second time, for fastopt is held against them and they share nothing with it.
 """
 
 from __future__ import annotations

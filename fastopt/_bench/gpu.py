@@ -168,6 +168,7 @@ def torch_graph(params: Sequence[Array], grads: Sequence[Array]) -> Any:
     return _Captured(first, capture), read
 
 
+# Adam a second time, as a user of CuPy writes it: a baseline is measured and must not be fastopt's own formula.
 _KERNEL = """
 m = b1 * m + gain1 * g;
 v = b2 * v + gain2 * g * g;

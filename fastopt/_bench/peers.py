@@ -46,7 +46,7 @@ def numpy(params: Sequence[Array], grads: Sequence[Array]) -> Any:
     moments = [(np.zeros_like(p), np.zeros_like(p)) for p in params]
     (b1, b2), taken = BETAS, [0]
 
-    def step() -> None:
+    def step() -> None:  # Adam a second time: a baseline is measured and must not be fastopt's own formula
         taken[0] += 1
         c1, c2 = 1 - b1 ** taken[0], 1 - b2 ** taken[0]
         for p, g, (m, v) in zip(params, grads, moments, strict=True):

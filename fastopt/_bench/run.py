@@ -16,7 +16,7 @@ import numpy as np
 from .._api.info import info
 from .._arrays.checks import Array
 from .._engine import threads as _threads
-from .._kernels import compiler
+from .._kernels import compiler, reference
 from ..optimizers.adam import Adam
 from . import measure
 from .catalog import OPTIMIZERS
@@ -82,14 +82,16 @@ def models() -> dict[str, list[list[int]]]:
 
 
 def exact(p: Array, g: Array, steps: int) -> Array:
-    """Return parameters after `steps` Adam steps with a constant gradient, in float64 from the paper's equations."""
-    p, g = p.astype(np.float64), g.astype(np.float64)
-    m, v = np.zeros_like(p), np.zeros_like(p)
+    """Return parameters after `steps` Adam steps with a constant gradient: Adam's rule in float64, by NumPy.
+
+    The tests hold the rule against independent equations.
+    """
+    method = Adam.with_hyperparameters(lr=LR, betas=BETAS, eps=EPS)
+    rule = method.plain_spec(np.dtype(np.float64)).rule
+    arrays = [p, *(np.zeros_like(p) for _ in method.active_states())]
     for t in range(1, steps + 1):
-        m = BETAS[0] * m + (1 - BETAS[0]) * g
-        v = BETAS[1] * v + (1 - BETAS[1]) * g**2
-        p = p - LR * (m / (1 - BETAS[0] ** t)) / (np.sqrt(v / (1 - BETAS[1] ** t)) + EPS)
-    return p
+        arrays = reference.apply(rule, method.values(t), [g, *arrays])
+    return arrays[0]
 
 
 def _ends(array: Array) -> Array:
