@@ -80,9 +80,9 @@ def checks(given: argparse.Namespace, clock: Clock) -> Iterator[dict[str, Any]]:
     from fastopt._bench import storages
 
     for optimizer in given.check:
-        for name in storages.STORAGES:
+        for name, storage in storages.MEASURED.items():
             if clock.allows("checks", f"{optimizer}, {name}"):
-                different = storages.differing(optimizer, name, given.check_sizes)
+                different = storages.differing(optimizer, storage, given.check_sizes)
                 said = f"DIFFERENT BITS (bytes by array): {different}" if different else "the CPU's bits"
                 print(f"{optimizer}, {name}: {said}", flush=True)
                 yield {"optimizer": optimizer, "storage": name, "different": dict(different)}
@@ -100,7 +100,7 @@ def compared(part: str, cases: list[tuple[str, list[list[int]]]], given: Any, cl
         elif clock.allows(part, case):
             for row in run.compare(case, shapes, list(gpu.PEERS), given.each, absent, gpu.MACHINE):
                 wrong = "" if row.right else "  WRONG"
-                speed = gpu.MOVED * row.elements / row.seconds / 1e9
+                speed = run.BYTES.moved * row.elements / row.seconds / 1e9
                 print(f"{case:24} {row.peer:16} {row.seconds * 1e6:11.2f} µs {speed:7.3g} GB/s", end="")
                 print(f" {row.ratio:6.2f}{wrong}", flush=True)
                 yield row._asdict()
@@ -130,13 +130,13 @@ def in_storages(given: argparse.Namespace, clock: Clock) -> Iterator[dict[str, A
 
     count = 2**given.large
     plain = run.numbers([[count]])
-    for name, (format_, kwargs) in storages.STORAGES.items():
+    for name, storage in storages.MEASURED.items():
         if not clock.allows("storages", name):
             continue
-        params, grads = ([storages.stored(a, format_) for a in arrays] for arrays in plain)
-        optimizer = Adam(gpu.on_device(params), **kwargs)
+        params, grads = storages.in_storage(storage, *plain)
+        optimizer = Adam(gpu.on_device(params), **storage.options)
         optimizer.bind(gpu.on_device(grads))
-        moved = storages.moved(format_, optimizer)
+        moved = _measure.bytes_of(storage.codecs()).moved
         functions: dict[str, Callable[[], object]] = {"fastopt": optimizer.step}
         functions["copy"] = device.Copy(round(moved * count))
         try:
@@ -212,13 +212,13 @@ def on_cpu(given: argparse.Namespace, clock: Clock) -> Iterator[dict[str, Any]]:
 
     most, count = _threads.budget(), 2**given.large
     plain, functions, moved = run.numbers([[count]]), {}, {}
-    for name, (format_, kwargs) in storages.STORAGES.items():
-        if format_ != "float64" and clock.allows("cpu", name):
-            params, grads = ([storages.stored(a, format_) for a in arrays] for arrays in plain)
-            optimizer = Adam(params, **kwargs)
+    for name, storage in storages.MEASURED.items():
+        if storage.param != "float64" and clock.allows("cpu", name):
+            params, grads = storages.in_storage(storage, *plain)
+            optimizer = Adam(params, **storage.options)
             optimizer.bind(grads)
             optimizer.step()
-            functions[name], moved[name] = optimizer.step, storages.moved(format_, optimizer)
+            functions[name], moved[name] = optimizer.step, _measure.bytes_of(storage.codecs()).moved
             if name == "float32":
                 functions["streaming"], moved["streaming"] = _measure.streaming(optimizer), moved[name]
                 functions["streaming"]()

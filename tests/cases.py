@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import fastopt
-from fastopt._storage import formats
+from fastopt._bench import storages
 
 from .oracles import answer
 
@@ -118,58 +118,43 @@ def check_step(case, opt, p, g):
     assert_same_bits(arrays, [np.resize(a[:PERIOD], a.shape) for a in arrays])
 
 
-FORMATS = {"float64": np.float64, "float32": np.float32, "bfloat16": np.uint16, "float16": np.float16}
+#: Few storages, in which every way to store a parameter, every format of a state and of a gradient comes.
+FEW_STORAGES = storages.selected(
+    (
+        "float64, bfloat16 gradients",
+        "float64, float32 states",
+        "float32",
+        "float32, int8 states, float16 gradients",
+        "bfloat16, bfloat16 states",
+        "bfloat16, stochastic, float16 states, float32 gradients",
+        "bfloat16, kahan, bfloat16 states, float16 gradients",
+        "split8, int8 states",
+        "split16, int8 states, float32 gradients",
+        "float16",
+        "float16, stochastic, int8 states, bfloat16 gradients",
+        "float16, kahan, float16 states, float32 gradients",
+    )
+)
 
 
-def _every_storage():
-    for param in FORMATS:
-        number = formats.compute_dtype(param)
-        ways = [{}]
-        if param in ("bfloat16", "float16"):
-            ways += [{"rounding": rounding} for rounding in formats.ROUNDINGS[1:]]
-        if param == "bfloat16":
-            ways += [{"master": master} for master in formats.MASTERS]
-        for way in ways:
-            for state in formats.STATES[number]:
-                for grad in FORMATS:
-                    if number == "float64" or grad != "float64":
-                        yield param, grad, way | {"state_dtype": state}
+def dtype_of(format_):
+    """Return the type of NumPy's or of ml_dtypes' in which arrays are in a format."""
+    if format_ == "bfloat16":
+        import ml_dtypes
 
-
-#: Every storage that there is: the format of the parameters, that of the gradients, and what an optimizer is given.
-STORAGES = list(_every_storage())
-#: Few of them, in which every way to store a parameter, every format of a state and of a gradient comes.
-FEW_STORAGES = [
-    next(s for s in STORAGES if s == wanted)
-    for wanted in [
-        ("float64", "bfloat16", {"state_dtype": "float64"}),
-        ("float64", "float64", {"state_dtype": "float32"}),
-        ("float32", "float32", {"state_dtype": "float32"}),
-        ("float32", "float16", {"state_dtype": "int8"}),
-        ("bfloat16", "bfloat16", {"state_dtype": "bfloat16"}),
-        ("bfloat16", "float32", {"rounding": "stochastic", "state_dtype": "float16"}),
-        ("bfloat16", "float16", {"rounding": "kahan", "state_dtype": "bfloat16"}),
-        ("bfloat16", "bfloat16", {"master": "split8", "state_dtype": "int8"}),
-        ("bfloat16", "float32", {"master": "split16", "state_dtype": "int8"}),
-        ("float16", "float16", {"state_dtype": "float32"}),
-        ("float16", "bfloat16", {"rounding": "stochastic", "state_dtype": "int8"}),
-        ("float16", "float32", {"rounding": "kahan", "state_dtype": "float16"}),
-    ]
-]
-
-
-def storage_name(storage):
-    param, grad, kwargs = storage
-    return "-".join([param, f"grad={grad}", *kwargs.values()])
+        return ml_dtypes.bfloat16
+    return np.dtype(format_).type
 
 
 def stored(numbers, format_):
     """Return float32 numbers rounded to a format; bfloat16 as its bits, which need no library on a GPU."""
-    if format_ != "bfloat16":
-        return numbers.astype(FORMATS[format_])
-    import ml_dtypes
+    rounded = numbers.astype(dtype_of(format_))
+    return rounded.view(np.uint16) if format_ == "bfloat16" else rounded
 
-    return numbers.astype(ml_dtypes.bfloat16).view(np.uint16)
+
+def every_one_of(chosen):
+    """Return a mark that runs a test for each of some storages."""
+    return pytest.mark.parametrize("storage", [pytest.param(s, id=s.name) for s in chosen])
 
 
 def numbers_of(array):

@@ -17,9 +17,10 @@ import fastopt
 from fastopt._arrays import driver
 from fastopt._bench import device
 from fastopt._bench.catalog import OPTIMIZERS
+from fastopt._bench.storages import selected
 from fastopt._kernels import compiler, toolchain
 
-from .cases import CASES, name_of, slow_operations
+from .cases import CASES, every_one_of, name_of, slow_operations
 from .simulated.device import Device, Packed
 
 HERE = Path(__file__).parent
@@ -322,24 +323,26 @@ def test_the_sweep(case, dtype, capability, compile_for, tmp_path):
         )  # four or three blocks of 256 threads on a processor
 
 
-STORAGES = [
-    ("float32", "float32", "bfloat16-stochastic", "bfloat16-stochastic"),
-    ("float32", "float32", "float16", "float16"),
-    ("float32", "float32", "int8", "uint8"),
-    ("bfloat16", "bfloat16", "float32", "float32"),
-    ("float16", "float16-stochastic", "float32", "float32"),
-    ("bfloat16", "bfloat16-stochastic", "int8", "uint8"),
-    ("bfloat16", "bfloat16-kahan", "bfloat16-stochastic", "bfloat16-stochastic"),
-    ("bfloat16", "bfloat16-split8", "int8", "uint8"),
-    ("bfloat16", "bfloat16-split16", "int8", "uint8"),
-]
+STORAGES = selected(
+    (
+        "float32, bfloat16 states",
+        "float32, float16 states",
+        "float32, int8 states",
+        "bfloat16",
+        "float16, stochastic",
+        "bfloat16, stochastic, int8 states",
+        "bfloat16, kahan, bfloat16 states",
+        "split8, int8 states",
+        "split16, int8 states",
+    )
+)
 
 
 @every_capability
-@pytest.mark.parametrize("codecs", STORAGES, ids=" ".join)
-def test_every_storage(codecs, capability, compile_for, tmp_path):
+@every_one_of(STORAGES.values())
+def test_every_storage(storage, capability, compile_for, tmp_path):
     """Four elements of every array at a time, no double precision, no calls, no local memory."""
-    spec = OPTIMIZERS["Adam"].with_hyperparameters().spec(codecs)
+    spec = OPTIMIZERS["Adam"].with_hyperparameters().spec(storage.codecs())
     widths = {1: r"(v4\.[bu]8|[bu]32)", 2: r"(v4\.[bu]16|v2\.[bu]32|[bu]64)", 4: r"v4\.[fbu]32"}
     fields = [spec.layout.dtypes[k] for k in spec.layout.fields]
     for on_device in (False, True):

@@ -7,6 +7,7 @@ import re
 import pytest
 
 import fastopt
+from fastopt._bench import measure
 from fastopt._bench.catalog import OPTIMIZERS
 
 CLASSES = sorted(OPTIMIZERS)
@@ -30,6 +31,26 @@ def test_classes(name):
         assert re.search(rf"\b{hyper}\b", text), f"{name} does not document {hyper}"
     for state in cls.states:
         assert f'state["{state}"]' in text or "As for :class:" in text, f"{name} does not document {state}"
+
+
+OPTIONAL = {"RMSprop": {"centered": True, "momentum": 0.9}}
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_the_bytes_that_a_docstring_names(name):
+    text = " ".join(inspect.getdoc(OPTIMIZERS[name]).split())
+
+    def bytes_with(**hyper):
+        method = OPTIMIZERS[name].with_hyperparameters(**hyper)
+        return measure.bytes_of(("float32",) * (2 + len(method.active_states())))
+
+    least, states = bytes_with(), OPTIMIZERS[name]._declared.values()
+    assert f"Moves {least.moved} bytes per float32 element" in text
+    assert f"reads {least.read}, writes {least.written}" in text or "as Adam does" in text
+    assert [state.when for state in states if state.when] == list(OPTIONAL.get(name, ()))
+    for hyper, value in OPTIONAL.get(name, {}).items():
+        more = bytes_with(**{hyper: value}).moved - least.moved
+        assert re.search(rf"and {more} more for each of [^.]*`{hyper}`", text)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

@@ -13,19 +13,19 @@ import pytest
 
 import fastopt
 from fastopt._arrays import driver
+from fastopt._bench.storages import STORAGES
 from fastopt._engine import streams
 
 from .cases import (
     FEW_STORAGES,
-    STORAGES,
     assert_same_bits,
     assert_same_bits_but_for_nan,
     call,
     every_case,
     every_dtype,
+    every_one_of,
     make,
     random,
-    storage_name,
     stored,
 )
 from .on_device import SIMULATED, every_library, library, needs_gpu, resources, shifted
@@ -45,9 +45,10 @@ RULES = [
     pytest.param("RMSprop", {"centered": True, "momentum": 0.9, "eps_root": 1e-3, "reproducible": True}, id="RMSprop"),
 ]
 every_rule = pytest.mark.parametrize(("name", "hyper"), RULES)
-few_storages = pytest.mark.parametrize("storage", FEW_STORAGES, ids=storage_name)
+FEW = list(FEW_STORAGES.values())
+few_storages = every_one_of(FEW)
 # Where each is tested several times, the simulator, which is slow, takes every third.
-fewer_storages = pytest.mark.parametrize("storage", FEW_STORAGES[2::3] if SIMULATED else FEW_STORAGES, ids=storage_name)
+fewer_storages = every_one_of(FEW[2::3] if SIMULATED else FEW)
 # Blocks of 1024, chunks of 4096, remainders of both, nothing, one.
 LARGE = [] if SIMULATED or "FASTOPT_FEW_ELEMENTS" in os.environ else [2**20 + 3, 70_001]
 SIZES = [7, 0, 70] if SIMULATED else [*LARGE, 1, 0, 1023, 1025, 4097]
@@ -64,9 +65,9 @@ class Twins:
     """One optimizer on the CPU and one on the device, of the same numbers."""
 
     def __init__(self, library, name, hyper, storage, sizes, put=None, **device_only):
-        param, self.grad, kwargs = storage
+        param, self.grad = storage.param, storage.grad
         cls, self.library, self.sizes, self.put = getattr(fastopt, name), library, sizes, put or library.put
-        kwargs = cut(cls, kwargs) | hyper
+        kwargs = cut(cls, storage.options) | hyper
         self.on_cpu = [stored(random(n, F32, k), param) for k, n in enumerate(sizes)]
         self.on_device = [self.put(p) for p in self.on_cpu]
         self.cpu = cls(self.on_cpu, **kwargs)
@@ -164,7 +165,7 @@ def test_few_storages_have_the_bits_of_the_cpu(name, hyper, storage, library):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("storage", STORAGES, ids=storage_name)
+@every_one_of(STORAGES.values())
 def test_every_storage_has_the_bits_of_the_cpu(storage, library):
     name, hyper = RULES[0].values
     twins = Twins(library, name, hyper, storage, SIZES)
@@ -259,7 +260,7 @@ def test_arrays_of_a_library(storage, library):
 def test_two_streams(library):
     """Two optimizers step in turn, each on a stream of its own; a third uses both, each after the other is done."""
     streams = [library.stream() for _ in range(2)]
-    storage = FEW_STORAGES[5] if SIMULATED else FEW_STORAGES[7]
+    storage = FEW[5] if SIMULATED else FEW[7]
     twins = [Twins(library, "Momentum", NESTEROV, storage, SIZES) for _ in range(3)]
     library.synchronize()  # what was made on the default stream
     for step in range(1, 3 if SIMULATED else 6):
@@ -321,7 +322,7 @@ def one_kernel_at_a_time(monkeypatch):
 def test_two_threads_on_one_stream(library):
     """Each with an optimizer and with calls of functions, which share a table of addresses."""
     steps, size, failed = 3 if SIMULATED else 100, SIZES[-1], []
-    storage = FEW_STORAGES[2] if SIMULATED else FEW_STORAGES[3]
+    storage = FEW[2] if SIMULATED else FEW[3]
     twins = [Twins(library, "Momentum", NESTEROV, storage, [size]) for _ in range(2)]
     alone = [(random(size, F32, 50 + k), random(size, F32, 60 + k), np.zeros(size, F32)) for k in range(2)]
     there = [[library.put(a.copy()) for a in arrays] for arrays in alone]

@@ -12,26 +12,29 @@ import numpy as np
 import pytest
 
 import fastopt
+from fastopt._bench.storages import selected
 from fastopt._kernels import power as _power
 from fastopt._kernels.power import power
 
-from .cases import CASES, assert_same_bits, every_case, every_dtype, make, name_of, random
+from .cases import CASES, assert_same_bits, dtype_of, every_case, every_dtype, every_one_of, make, name_of, random
 from .expressions import expression
 from .expressions import power as nearest
 from .test_codegen import count, features, kernel_lines
 from .test_codegen import pytestmark as reads_x86
 
 BF16, F32 = ml_dtypes.bfloat16, np.float32
-STORAGES = [
-    (F32, {}),
-    (np.float64, {}),
-    (F32, {"state_dtype": "bfloat16"}),
-    (F32, {"state_dtype": "int8"}),
-    (BF16, {"rounding": "stochastic", "state_dtype": "float16", "seed": 3}),
-    (BF16, {"rounding": "kahan", "state_dtype": "bfloat16"}),
-    (BF16, {"master": "split8", "state_dtype": "int8"}),
-    (BF16, {"master": "split16"}),
-]
+STORAGES = selected(
+    (
+        "float32",
+        "float64",
+        "float32, bfloat16 states",
+        "float32, int8 states",
+        "bfloat16, stochastic, float16 states",
+        "bfloat16, kahan, bfloat16 states",
+        "split8, int8 states",
+        "split16",
+    )
+)
 FEW = [case for k, case in enumerate(CASES) if k in (7, 22)]  # Nesterov and AdamW, with everything around them
 
 
@@ -66,7 +69,8 @@ def digests(cases):
     """Return what each of `cases`, in each storage, comes to, as text."""
     lines = []
     for case in cases:
-        for kind, storage in STORAGES:
+        for chosen in STORAGES.values():
+            kind, storage = dtype_of(chosen.param), chosen.options | {"seed": 3}
             if case[0] == "GD" and "state_dtype" in storage:
                 continue  # which has no states
             p = random(2500, F32, 1).astype(kind)
@@ -127,13 +131,13 @@ def fused(instructions):
 
 
 @reads_x86
-@pytest.mark.parametrize(("kind", "storage"), STORAGES, ids=str)
-def test_operations_are_fused_where_that_is_allowed(kind, storage, monkeypatch):
+@every_one_of(STORAGES.values())
+def test_operations_are_fused_where_that_is_allowed(storage, monkeypatch):
     """Which they are in the package's own code: otherwise the tests above would say nothing."""
-    p = random(4000, F32, 1).astype(kind)
-    opt = fastopt.Adam(p, **storage)
+    p = random(4000, F32, 1).astype(dtype_of(storage.param))
+    opt = fastopt.Adam(p, **storage.options)
     opt.step(random(4000, F32, 2))
-    plain = not set(storage) and kind in (F32, np.float64)
+    plain = storage.name in ("float32", "float64")
     for reproducible in (None, True, False):
         opt.reproducible = reproducible
         (group,) = opt._groups

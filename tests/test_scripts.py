@@ -47,14 +47,14 @@ def simulated(tmp_path_factory):
 def test_gpu_in_the_simulator(simulated):
     out, result = simulated
     checks = {row["storage"]: row["different"] for row in result["checks"]}
-    assert checks == {storage: {} for storage in storages.STORAGES}
-    assert f"{len(storages.STORAGES)} checks, 0 with different bits; 0 wrong results" in out
+    assert checks == {storage: {} for storage in storages.MEASURED}
+    assert f"{len(storages.MEASURED)} checks, 0 with different bits; 0 wrong results" in out
     assert result["left_out"] == []
     measured = {row["peer"] for row in result["sizes"]}
     assert measured | set(result["absent"]) == {*gpu.PEERS, "streaming"}
     assert all(f"{name}: not measured: {reason}" in out for name, reason in result["absent"].items())
     assert {row["case"] for row in result["sizes"] + result["many"]} == {"8", "2 x 64"}
-    assert [row["storage"] for row in result["storages"]] == list(storages.STORAGES)
+    assert [row["storage"] for row in result["storages"]] == list(storages.MEASURED)
     assert all(row["ms"] > 0 for row in result["storages"] + result["cpu"] + result["roofline"])
     assert {row["threads"] for row in result["cpu"]} >= {1}
     assert {row["peer"] for row in result["host"]} >= {"fastopt", "fastopt graph", "fastopt, arrays of numba-cuda"}
@@ -72,7 +72,7 @@ def test_the_readme_shows_the_figures_of_a_gpu(simulated, tmp_path, monkeypatch)
     tables.GPU_FIGURES.write_text(json.dumps(result))
     shown = tables.with_tables(text)
     assert tables.NOT_MEASURED not in shown
-    assert f"the bits of the CPU in all of {len(storages.STORAGES)} comparisons" in shown
+    assert f"the bits of the CPU in all of {len(storages.MEASURED)} comparisons" in shown
     for row in result["storages"]:
         assert f"| {row['storage']} | {row['bytes']:.2f} | {row['ms']:.3g} |" in shown
     for row in result["host"]:
@@ -81,7 +81,7 @@ def test_the_readme_shows_the_figures_of_a_gpu(simulated, tmp_path, monkeypatch)
         assert f"| {row['storage']} | " in shown
     result["checks"][0]["different"] = {"params": 3}
     tables.GPU_FIGURES.write_text(json.dumps(result))
-    assert f"**1 of {len(storages.STORAGES)} comparisons with the CPU differ**: Adam in float32" in (
+    assert f"**1 of {len(storages.MEASURED)} comparisons with the CPU differ**: Adam in float32" in (
         tables.with_tables(text)
     )
 
@@ -107,7 +107,7 @@ def test_gpu_says_what_is_missing():
 def test_gpu_leaves_out_what_there_is_no_time_for():
     out = run(*GPU, "--parts", "cpu", "--seconds", "1e-6")
     assert "cpu: float32: left out" in out
-    assert f"left out: {len(storages.STORAGES) - 2};" in out  # all but the two in float64
+    assert f"left out: {len(storages.MEASURED) - 2};" in out  # all but the two in float64
 
 
 def test_anatomy():

@@ -7,27 +7,71 @@ import numpy as np
 import pytest
 
 import fastopt
+from fastopt._bench import measure, storages
 from fastopt._engine import plan
+from fastopt._storage import formats
 from fastopt._storage.int8 import BLOCK
 
-from .cases import assert_same_bits, random
+from .cases import assert_same_bits, dtype_of, random
 from .test_codegen import count, kernel_lines
 from .test_codegen import pytestmark as reads_x86
 from .test_narrow import BF16, F16, F32, arrays_of, bits
 
-STORAGES = [
-    (F32, {"state_dtype": "bfloat16"}),
-    (F32, {"state_dtype": "int8"}),
-    (F32, {"state_dtype": {"m": "bfloat16", "v": "int8"}}),
-    (BF16, {}),
-    (BF16, {"rounding": "stochastic", "seed": 3}),
-    (F16, {"rounding": "stochastic", "state_dtype": "float16"}),
-    (F16, {"rounding": "kahan"}),
-    (BF16, {"rounding": "kahan", "state_dtype": "bfloat16"}),
-    (BF16, {"master": "split8", "state_dtype": "int8"}),
-    (BF16, {"master": "split16", "state_dtype": "int8"}),
+SOME = [
+    *storages.selected(("float32, bfloat16 states", "float32, int8 states")).values(),
+    storages.STORAGES["float32"]._replace(states={"m": "bfloat16", "v": "int8"}),
+    *storages.selected(
+        (
+            "bfloat16",
+            "bfloat16, stochastic",
+            "float16, stochastic, float16 states",
+            "float16, kahan",
+            "bfloat16, kahan, bfloat16 states",
+            "split8, int8 states",
+            "split16, int8 states",
+        )
+    ).values(),
 ]
-every_storage = pytest.mark.parametrize(("kind", "kwargs"), STORAGES, ids=str)
+
+
+def unpacked(chosen):
+    """Return a mark that runs a test with the dtype of the parameters and gradients of each, and its options."""
+    given = [pytest.param(dtype_of(s.param), s.options | {"seed": 3}, id=s.name) for s in chosen]
+    return pytest.mark.parametrize(("kind", "kwargs"), given)
+
+
+every_storage = unpacked(SOME)
+
+
+def test_the_list_has_all_that_is_accepted():
+    """And nothing else; each by a name of its own, with options that say it."""
+    accepted = set()
+    grads = {grad: np.dtype(np.uint16 if grad == "bfloat16" else grad) for grad in storages.FORMATS.values()}
+    roundings, masters = [*formats.ROUNDINGS, "down"], [None, *formats.MASTERS, "split4"]
+    for param, rounding, master in itertools.product(grads, roundings, masters):
+        for states in ("float64", "float32", "bfloat16", "float16", "int8"):
+            try:
+                opt = fastopt.Adam(np.ones(2, dtype_of(param)), state_dtype=states, rounding=rounding, master=master)
+            except (TypeError, ValueError):
+                continue
+            (group,) = opt._groups
+            for grad, dtype in grads.items():
+                if group.take(dtype):
+                    accepted.add(storage := storages.Storage(param, grad, states, rounding, master))
+                    assert storages.STORAGES[storage.name] == storage
+                    assert group.codecs == storage.codecs()
+                    assert fastopt.Adam(np.ones(2, dtype_of(param)), **storage.options)._codecs == [
+                        storage.codecs()[1:]
+                    ]
+    assert accepted == set(storages.STORAGES.values())
+    assert len(storages.STORAGES) == len(accepted)
+
+
+def test_a_storage_with_states_in_formats_of_their_own():
+    storage = SOME[2]
+    assert storage.name == "float32, m in bfloat16, v in int8"
+    assert storage.codecs() == ("float32", "float32", "bfloat16-stochastic", "uint8")
+    assert storages.STORAGES["float16"].codecs(fastopt.GD) == ("float16", "float16")
 
 
 @every_storage
@@ -51,11 +95,7 @@ def test_the_same_bits_for_any_threads_and_chunks(kind, kwargs, monkeypatch):
         assert_same_bits(results[0], other)
 
 
-@pytest.mark.parametrize(
-    ("kind", "kwargs"),
-    [own for own in STORAGES if "int8" not in str(own)] + [(BF16, {"state_dtype": "bfloat16"})],
-    ids=str,
-)
+@unpacked([*(s for s in SOME if "int8" not in s.name), storages.STORAGES["bfloat16, bfloat16 states"]])
 def test_an_element_does_not_see_how_many_there_are(kind, kwargs):
     """The last few of an array, which may be updated one by one, are as they are in the middle of a longer one."""
 
@@ -127,23 +167,27 @@ def test_a_failed_step_leaves_everything_as_it_was(kind, kwargs):
 
 
 @pytest.mark.parametrize(
-    ("kind", "kwargs", "theory"),
+    ("name", "theory"),
     [
-        (F32, {}, 28),
-        (F32, {"state_dtype": "bfloat16"}, 20),
-        (F32, {"state_dtype": "int8"}, 16 + 2 * 2 * 2 / BLOCK),
-        (BF16, {"master": "split8", "state_dtype": "int8"}, 12 + 2 * 2 * 2 / BLOCK),
-        (BF16, {"master": "split16", "state_dtype": "int8"}, 14 + 2 * 2 * 2 / BLOCK),
-        (BF16, {"rounding": "stochastic", "state_dtype": "int8"}, 10 + 2 * 2 * 2 / BLOCK),
+        ("float32", 28),
+        ("float32, bfloat16 states", 20),
+        ("float32, int8 states", 16 + 2 * 2 * 2 / BLOCK),
+        ("split8, int8 states", 12 + 2 * 2 * 2 / BLOCK),
+        ("split16, int8 states", 14 + 2 * 2 * 2 / BLOCK),
+        ("bfloat16, stochastic, int8 states", 10 + 2 * 2 * 2 / BLOCK),
+        ("bfloat16, kahan, float32 gradients", 28),
     ],
 )
-def test_bytes_an_element(kind, kwargs, theory):
+def test_bytes_an_element(name, theory):
     """The gradient is read; all else is read and written."""
-    n = 64 * BLOCK
-    p, g = np.ones(n, kind), np.ones(n, kind)
-    opt = fastopt.Adam(p, **kwargs)
+    n, storage = 64 * BLOCK, storages.STORAGES[name]
+    p, g = np.ones(n, dtype_of(storage.param)), np.ones(n, dtype_of(storage.grad))
+    opt = fastopt.Adam(p, **storage.options)
     opt.step(g)
-    assert g.nbytes + 2 * sum(a.nbytes for a in arrays_of(opt)) == theory * n
+    written = sum(a.nbytes for a in arrays_of(opt))
+    found = measure.bytes_of(storage.codecs())
+    assert found == measure.bytes_of(opt._groups[0].codecs) == ((g.nbytes + written) / n, written / n)
+    assert found.moved == theory
 
 
 @every_storage

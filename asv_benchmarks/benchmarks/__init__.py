@@ -6,6 +6,7 @@ from .common import OPTIMIZERS
 
 _COVERED = {
     "MinimizeResult": "overhead.Minimize",
+    "as_function": "overhead.Function",
     "Optimizer": "step.Step",
     "conventions": "a table of constants",
     "info": "overhead.Info",

@@ -16,7 +16,7 @@ class Step:
         (group,) = self.opt._groups
         self.stream = measure.streaming(self.opt)
         self.stream()
-        self.bytes = (3 + 2 * len(group.states)) * group.params[0].nbytes
+        self.bytes = measure.bytes_of(group.codecs).moved * size
 
     def time_step(self, name, size, dtype):
         self.opt.step()

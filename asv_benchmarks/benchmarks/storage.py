@@ -1,7 +1,7 @@
 """Adam in fewer bytes: storage x size."""
 
 import fastopt
-from fastopt._bench.storages import STORAGES, params_and_grads
+from fastopt._bench.storages import MEASURED, params_and_grads
 
 from .common import SIZES
 
@@ -12,13 +12,13 @@ class Storage:
     16 bits are those of bfloat16, as ``uint16``: so nothing but NumPy is needed.
     """
 
-    params = (list(STORAGES), SIZES)
+    params = (list(MEASURED), SIZES)
     param_names = ("storage", "size")
 
     def setup(self, storage, size):
-        format_, kwargs = STORAGES[storage]
-        (p,), (g,) = params_and_grads(format_, [size])
-        self.opt, self.kept = fastopt.Adam(p, **kwargs), p.nbytes + g.nbytes
+        chosen = MEASURED[storage]
+        (p,), (g,) = params_and_grads(chosen, [size])
+        self.opt, self.kept = fastopt.Adam(p, **chosen.options), p.nbytes + g.nbytes
         self.opt.bind(g)
         self.opt.step()
 

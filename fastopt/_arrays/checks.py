@@ -18,8 +18,9 @@ from .view import View, view_of
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-#: What parameters and gradients can be; uint16 is taken for the bits of bfloat16, which NumPy lacks.
-_FORMATS = {
+#: In which formats parameters and gradients can be, by what NumPy calls their dtype; uint16 is taken for the bits of
+#: bfloat16, which it lacks.
+FORMATS = {
     "float64": "float64",
     "float32": "float32",
     "float16": "float16",
@@ -30,7 +31,7 @@ _FORMATS = {
 
 def format_of(dtype: np.dtype[Any]) -> str | None:
     """Return the name of the format in which an array of this dtype holds numbers, or None if there is none."""
-    return _FORMATS.get(dtype.name) if dtype.isnative else None
+    return FORMATS.get(dtype.name) if dtype.isnative else None
 
 
 def is_on_gpu(array: Any) -> bool:

@@ -21,9 +21,6 @@ from . import device, measure, run
 from .catalog import OPTIMIZERS
 from .peers import BETAS, EPS, LR, MissingPeerError, Peer, compiled_optax
 
-#: Bytes of an Adam step per float32 element.
-MOVED = 28
-
 
 def _torch() -> tuple[Any, str]:
     """Return PyTorch, and the name of its device."""
@@ -215,8 +212,8 @@ PEERS: dict[str, Peer] = {
     "CuPy": cupy,
     "Optax": optax,
 }
-# Bytes per element that one of them needs while it steps: a parameter, a gradient, two states, and what it allocates.
-_NEEDS = dict.fromkeys(PEERS, 16) | {"PyTorch foreach": 28, "Optax": 40}
+# Bytes per element that one of them needs while it steps: all arrays, and what it allocates.
+_NEEDS = dict.fromkeys(PEERS, run.BYTES.read) | {"PyTorch foreach": 28, "Optax": 40}
 
 
 def batches(elements: int, names: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
@@ -234,7 +231,7 @@ def batches(elements: int, names: Sequence[str]) -> Iterator[tuple[int, list[str
 
 def least(elements: int) -> int:
     """Return the bytes of GPU memory without which so many elements cannot be measured."""
-    return 2 * max(_NEEDS[name] for name in run.OWN) * elements
+    return round(2 * max(_NEEDS[name] for name in run.OWN) * elements)
 
 
 def release() -> None:
@@ -256,10 +253,11 @@ def roofline(elements: int, own: Sequence[type[Any]] = (), seconds: float = 1.0)
     for cls in (*OPTIMIZERS.values(), *own):
         optimizer = cls(on_device([p]))
         optimizer.bind(on_device([g]))
-        moved = 12 + 8 * len(optimizer.state)
+        (group,) = optimizer._groups
+        moved = measure.bytes_of(group.codecs).moved
         functions: dict[str, Callable[[], object]] = {
             "step": optimizer.step,
-            "stream": device.Copy(moved * elements),
+            "stream": device.Copy(round(moved * elements)),
         }
         for function in functions.values():
             function()
@@ -268,4 +266,8 @@ def roofline(elements: int, own: Sequence[type[Any]] = (), seconds: float = 1.0)
         release()
 
 
-MACHINE = run.Machine("cuda", PEERS, lambda elements: device.Copy(MOVED * elements), device.call, batches, release)
+def _streaming(elements: int) -> Callable[[], object]:
+    return device.Copy(round(run.BYTES.moved * elements))
+
+
+MACHINE = run.Machine("cuda", PEERS, _streaming, device.call, batches, release)

@@ -11,7 +11,7 @@ import os
 import random
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -21,6 +21,8 @@ from numba.extending import register_jitable
 from .._api.optimizer import Optimizer
 from .._engine import threads
 from .._kernels import compiler
+from .._storage.int8 import BLOCK
+from .._storage.layout import CODECS
 
 T = TypeVar("T")
 
@@ -31,11 +33,36 @@ class Speed(NamedTuple):
     optimizer: str
     elements: int
     dtype: str
-    bytes_per_element: int
+    bytes_per_element: float
     ms: float
     gb_per_s: float
     streaming_fraction: float
     numpy_ratio: float | None
+
+
+class Bytes(NamedTuple):
+    """How many bytes of each element a step reads, and how many it writes."""
+
+    read: float
+    written: float
+
+    @property
+    def moved(self) -> float:
+        """Both together."""
+        return self.read + self.written
+
+
+def bytes_of(codecs: Sequence[str]) -> Bytes:
+    """Return the bytes of a step on arrays in these codecs: the gradient's, the parameter's and the states'.
+
+    The gradient is read, all else read and written. So `read` is also what all arrays together take, and `written` what
+    they take without the gradient.
+    """
+    gradient, *others = (
+        sum(dtype.itemsize for dtype in codec.fields) + (codec.rows[-1].itemsize / BLOCK if codec.scaled else 0)
+        for codec in map(CODECS.__getitem__, codecs)
+    )
+    return Bytes(gradient + sum(others), sum(others))
 
 
 def times(
@@ -163,10 +190,10 @@ def speed(cls: type[Optimizer], elements: int, dtype: Any, *, seconds: float = 3
     for function in functions.values():
         function()  # compile, and touch all memory
     taken = times(functions, rounds=1000, seconds=seconds)
-    return speed_of(cls, elements, p.dtype, (2 + 1 + 2 * len(group.states)) * p.itemsize, taken)
+    return speed_of(cls, elements, p.dtype, bytes_of(group.codecs).moved, taken)
 
 
-def speed_of(cls: type[Any], elements: int, dtype: Any, moved: int, taken: Mapping[str, list[float]]) -> Speed:
+def speed_of(cls: type[Any], elements: int, dtype: Any, moved: float, taken: Mapping[str, list[float]]) -> Speed:
     """Return what the times of "step", "stream", and "numpy" if there are any, say of one optimizer."""
     step = statistics.median(taken["step"])
     return Speed(

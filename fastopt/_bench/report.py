@@ -11,10 +11,9 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from .run import OWN, TOLERANCE
+from .run import BYTES, OWN, TOLERANCE
 
 T = TypeVar("T")
-_BYTES = 28  # of an Adam step, per float32 element
 
 
 def progress(cases: list[tuple[str, T]]) -> Iterator[tuple[str, T]]:
@@ -96,7 +95,7 @@ def table(result: dict[str, Any]) -> None:
                 peer,
                 seconds(r["seconds"]),
                 f"{(r['high'] - r['low']) / r['seconds']:.0%}",
-                f"{_BYTES * r['elements'] / r['seconds'] / 1e9:.3g}",
+                f"{BYTES.moved * r['elements'] / r['seconds'] / 1e9:.3g}",
                 f"{row['streaming']['ratio'] / r['ratio']:.2f}",
                 f"{r['ratio']:.2f}",
                 "" if peer == "streaming" else f"{r['error']:.0e}" + ("" if r["error"] <= TOLERANCE else " WRONG"),

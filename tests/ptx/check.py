@@ -1,5 +1,6 @@
 """Steps on the stand-in for a device, and how results are compared with the CPU's and with NumPy's expressions."""
 
+from types import MappingProxyType
 from typing import NamedTuple
 
 import ml_dtypes
@@ -8,7 +9,7 @@ import numpy as np
 import fastopt
 from fastopt._storage.int8 import BLOCK
 
-from ..cases import make, random
+from ..cases import dtype_of, make, random
 from ..expressions import expression
 from .device import arrays_of, host
 
@@ -20,6 +21,8 @@ SETTINGS = {
     "Adam": {"reproducible": True},
     "AdamW": {"reproducible": True},
 }
+#: Of what is rounded at random: of more than 32 bits.
+SEED = 2**40 + 5
 
 
 def raw(array):
@@ -136,11 +139,12 @@ def check_against_the_expression(device, case, dtype, layout, **more):
     assert device.launches == 3 * (1 + opt.capturable)
 
 
-def check_against_the_cpu(device, name, kind, grad, kwargs, layout, **more):
-    """Take four steps in a storage."""
-    params, twins = start(device, layout, kind)
-    opt = getattr(fastopt, name)(list(params), **SETTINGS[name] | kwargs | more)
-    cpu = getattr(fastopt, name)(twins, **SETTINGS[name] | kwargs)
+def check_against_the_cpu(device, name, storage, layout, hyper=MappingProxyType({}), **more):
+    """Take four steps in a storage, with hyperparameters beside the settings, and what is for the device alone."""
+    params, twins = start(device, layout, dtype_of(storage.param))
+    kwargs, grad = SETTINGS[name] | storage.options | {"seed": SEED} | hyper, dtype_of(storage.grad)
+    opt = getattr(fastopt, name)(list(params), **kwargs, **more)
+    cpu = getattr(fastopt, name)(twins, **kwargs)
     for step in (1, 2, 3, 4):
         grads = gradients(layout, grad, step)
         opt.step(send(device, layout, grads))

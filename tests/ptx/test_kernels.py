@@ -7,21 +7,18 @@ import numpy as np
 import pytest
 
 import fastopt
+from fastopt._bench import storages
 from fastopt._bench.catalog import OPTIMIZERS
 from fastopt._engine import streams
 from fastopt._kernels import compiler
 from fastopt._storage.int8 import BLOCK
 
-from ..cases import CASES, assert_same_bits, call, every_case, every_dtype, make, name_of, random
+from ..cases import CASES, assert_same_bits, call, every_case, every_dtype, every_one_of, make, name_of, random
 from ..test_cuda import CAPABILITIES
 from .check import LAYOUTS, SETTINGS, assert_like_the_cpu, check_against_the_cpu, check_against_the_expression, raw
 from .device import arrays_of
 
 BF16, F16, F32, F64 = ml_dtypes.bfloat16, np.float16, np.float32, np.float64
-
-
-def in_words(value):
-    return np.dtype(value).name if isinstance(value, type) else str(value)
 
 
 @every_case
@@ -38,93 +35,65 @@ def test_capturable_counts_on_the_device(case, dtype, device):
     check_against_the_expression(device, case, dtype, LAYOUTS[2], capturable=True)
 
 
-STORAGES = [
-    (F32, F32, {"state_dtype": "bfloat16"}),
-    (F32, BF16, {"state_dtype": "float16"}),
-    (F64, F32, {"state_dtype": "float32"}),
-    (F32, F32, {"state_dtype": "int8"}),
-    (BF16, BF16, {}),
-    (F16, F32, {"rounding": "stochastic", "seed": 5}),
-    (BF16, F16, {"rounding": "stochastic", "state_dtype": "bfloat16", "seed": 2**40}),
-    (F16, F16, {"rounding": "kahan"}),
-    (BF16, BF16, {"rounding": "kahan", "state_dtype": "int8"}),
-    (BF16, BF16, {"master": "split8", "state_dtype": "int8"}),
-    (BF16, F32, {"master": "split16", "state_dtype": "int8"}),
-]
+SOME = storages.selected(
+    (
+        "float32, bfloat16 states",
+        "float32, float16 states, bfloat16 gradients",
+        "float64, float32 states, float32 gradients",
+        "float32, int8 states",
+        "bfloat16",
+        "float16, stochastic, float32 gradients",
+        "bfloat16, stochastic, bfloat16 states, float16 gradients",
+        "float16, kahan",
+        "bfloat16, kahan, int8 states",
+        "split8, int8 states",
+        "split16, int8 states, float32 gradients",
+    )
+)
 # With scales the threads of a block work together: in them a barrier matters, and how many states there are.
-REDUCED = [("Momentum", *storage) for storage in STORAGES] + [
-    ("Adam", *storage) for storage in STORAGES if storage[2].get("state_dtype") == "int8"
-]
+REDUCED = [("Momentum", s) for s in SOME.values()] + [("Adam", s) for s in SOME.values() if s.states == "int8"]
 
 
-@pytest.mark.parametrize(("name", "kind", "grad", "kwargs"), REDUCED, ids=in_words)
-def test_every_storage(name, kind, grad, kwargs, device):
+def every_pair_of(pairs):
+    return pytest.mark.parametrize(("name", "storage"), [pytest.param(*p, id=f"{p[0]}-{p[1].name}") for p in pairs])
+
+
+@every_pair_of(REDUCED)
+def test_every_storage(name, storage, device):
     for layout in LAYOUTS:
         device.reset()
-        check_against_the_cpu(device, name, kind, grad, kwargs, layout)
+        check_against_the_cpu(device, name, storage, layout)
 
 
-@pytest.mark.parametrize(
-    ("kind", "grad", "kwargs"),
-    [
-        (F32, F32, {"state_dtype": "int8"}),
-        (BF16, F16, {"rounding": "stochastic", "state_dtype": "bfloat16", "seed": 2**40}),
-    ],
-    ids=in_words,
-)
-def test_capturable_in_storages(kind, grad, kwargs, device):
+SEEDED = ("float32, int8 states", "bfloat16, stochastic, bfloat16 states, float16 gradients")
+
+
+@every_one_of(SOME[name] for name in SEEDED)
+def test_capturable_in_storages(storage, device):
     """The step number on the device decides on random bits too."""
-    check_against_the_cpu(device, "Momentum", kind, grad, kwargs, LAYOUTS[4], capturable=True)
+    check_against_the_cpu(device, "Momentum", storage, LAYOUTS[4], capturable=True)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("capability", [c for c in CAPABILITIES if c != (9, 0)], ids=str)
-@pytest.mark.parametrize(
-    ("name", "kind", "grad", "kwargs"), [*REDUCED, ("AdamW", F32, F32, {}), ("RMSprop", F64, F64, {})], ids=in_words
-)
-def test_other_devices(name, kind, grad, kwargs, capability, device):
+@every_pair_of([*REDUCED, ("AdamW", storages.STORAGES["float32"]), ("RMSprop", storages.STORAGES["float64"])])
+def test_other_devices(name, storage, capability, device):
     with device.of(capability):
         for layout in LAYOUTS:
             device.reset()
-            check_against_the_cpu(device, name, kind, grad, kwargs, layout)
-
-
-MODES = [
-    (F32, {}),
-    (F64, {}),
-    *(
-        (kind, mode)
-        for kind in (BF16, F16)
-        for mode in ({}, {"rounding": "stochastic", "seed": 7}, {"rounding": "kahan"})
-    ),
-    (BF16, {"master": "split8"}),
-    (BF16, {"master": "split16"}),
-]
-
-
-def every_storage():
-    """Yield whatever goes together: parameters, gradients, states, roundings, masters."""
-    for (kind, mode), grad, state in itertools.product(MODES, (F32, BF16, F16), (None, "bfloat16", "float16", "int8")):
-        if kind != F64:
-            yield kind, grad, mode | ({"state_dtype": state} if state else {})
-        elif state is None:
-            yield kind, grad, mode
-            yield kind, grad, mode | {"state_dtype": "float32"}
-
-
-FULL = [
-    (name, *storage)
-    for name, storage in itertools.product(SETTINGS, every_storage())
-    if name != "GD" or "state_dtype" not in storage[2]  # which has no states
-]
+            check_against_the_cpu(device, name, storage, layout)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "kind", "grad", "kwargs"), FULL, ids=in_words)
-def test_every_storage_of_every_optimizer(name, kind, grad, kwargs, device):
+@every_pair_of(
+    (name, storage)
+    for name, storage in itertools.product(SETTINGS, storages.STORAGES.values())
+    if name != "GD" or "state_dtype" not in storage.options  # which has no states
+)
+def test_every_storage_of_every_optimizer(name, storage, device):
     for layout in LAYOUTS:
         device.reset()
-        check_against_the_cpu(device, name, kind, grad, kwargs, layout)
+        check_against_the_cpu(device, name, storage, layout)
 
 
 @pytest.mark.parametrize("case", [("Momentum", {}), ("AdamW", {})], ids=name_of)

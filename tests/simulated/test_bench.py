@@ -115,7 +115,8 @@ def test_a_captured_step_is_the_same_step():
 
 
 def test_different_bits_are_counted(monkeypatch):
-    assert storages.differing("Momentum", "bfloat16 states", [5, 1]) == {}
+    storage = storages.STORAGES["float32, bfloat16 states"]
+    assert storages.differing("Momentum", storage, [5, 1]) == {}
     on_host = gpu.on_host
 
     def changed(arrays):
@@ -124,7 +125,7 @@ def test_different_bits_are_counted(monkeypatch):
         return found
 
     monkeypatch.setattr(gpu, "on_host", changed)
-    assert storages.differing("Momentum", "bfloat16 states", [5, 1]) == {"params": 1}
+    assert storages.differing("Momentum", storage, [5, 1]) == {"params": 1}
 
 
 @pytest.mark.parametrize("name", ["numba-cuda", "torch", "cupy"])

@@ -5,25 +5,26 @@ Everything else about storages is in tests/test_gpu.py, which runs in the simula
 
 import ml_dtypes
 import numpy as np
-import pytest
 
 import fastopt
+from fastopt._bench.storages import selected
 from fastopt._storage.int8 import BLOCK
 
-from ..cases import assert_same_bits, random
+from ..cases import assert_same_bits, dtype_of, every_one_of, random
 from .device import Device, host
 
-BF16, F16, F32 = ml_dtypes.bfloat16, np.float16, np.float32
-STORAGES = [
-    (F32, BF16, {"state_dtype": "float16"}),
-    (F32, F32, {"state_dtype": "int8"}),
-    (F16, F32, {"rounding": "stochastic", "seed": 5}),
-    (BF16, F16, {"rounding": "stochastic", "state_dtype": "bfloat16", "seed": 2**40}),
-    (BF16, BF16, {"rounding": "kahan", "state_dtype": "int8"}),
-    (BF16, BF16, {"master": "split8", "state_dtype": "int8"}),
-    (BF16, F32, {"master": "split16", "state_dtype": "int8"}),
-]
-every_storage = pytest.mark.parametrize(("kind", "grad", "kwargs"), STORAGES, ids=str)
+BF16, F32 = ml_dtypes.bfloat16, np.float32
+STORAGES = selected(
+    (
+        "float32, float16 states, bfloat16 gradients",
+        "float32, int8 states",
+        "float16, stochastic, float32 gradients",
+        "bfloat16, stochastic, bfloat16 states, float16 gradients",
+        "bfloat16, kahan, int8 states",
+        "split8, int8 states",
+        "split16, int8 states, float32 gradients",
+    )
+)
 EXACT = {"lr": 0.3, "beta": 0.9, "nesterov": True, "weight_decay": 0.1, "reproducible": True}
 
 
@@ -38,8 +39,9 @@ def pairs(on_cpu, on_device):
             yield raw(a), raw(host(b.base.owner))
 
 
-@every_storage
-def test_the_bits_are_those_of_the_cpu(kind, grad, kwargs):
+@every_one_of(STORAGES.values())
+def test_the_bits_are_those_of_the_cpu(storage):
+    kind, grad, kwargs = dtype_of(storage.param), dtype_of(storage.grad), storage.options | {"seed": 2**40}
     sizes = [BLOCK + 3, 130]
     params = [random(n, F32, k).astype(kind) for k, n in enumerate(sizes)]
     twins = [p.copy() for p in params]
