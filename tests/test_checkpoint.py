@@ -255,3 +255,14 @@ def test_a_checkpoint_with_other_states_is_refused():
     with pytest.raises(ValueError, match="mu"):
         opt.load_state_dict(saved)
     assert not opt.centered
+
+
+def test_an_older_pickle_may_lack_a_hyperparameter():
+    p, g = np.zeros(3), np.ones(3)
+    opt = fastopt.Adam(p, lr=0.1)
+    state = {name: value for name, value in opt.__getstate__().items() if name != "reproducible"}
+    again = fastopt.Adam.__new__(fastopt.Adam)
+    again.__setstate__(state)
+    again.step(g)
+    assert again.reproducible is None
+    np.testing.assert_allclose(p, -0.1)

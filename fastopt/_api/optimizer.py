@@ -284,7 +284,7 @@ class Optimizer(Method):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take what :meth:`__getstate__` returned, with arrays that may be read-only or in a file now."""
-        self.__dict__.update(state)
+        self.__dict__.update({**self.hyperparameters, **state})  # an older one may lack a hyperparameter
         written = list(named_arrays(self._structure, self._arrays, self._states))
         for name, array in written:
             check_layout(name, array, written=True)
