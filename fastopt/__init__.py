@@ -3,13 +3,17 @@
 __version__ = "0.1.0"
 
 from . import optimizers
-from ._api.conventions import conventions
-from ._api.functional import as_function
-from ._api.info import info
-from ._api.jitable import jitable
-from ._api.optimizer import Optimizer
-from ._minimize import MinimizeResult, minimize
+from ._api.conventions import conventions as conventions
+from ._api.functional import as_function as as_function
+from ._api.info import info as info
+from ._api.jitable import jitable as jitable
+from ._api.optimizer import Optimizer as Optimizer
+from ._minimize import MinimizeResult as MinimizeResult
+from ._minimize import minimize as minimize
 from .optimizers import *
 
-__all__ = ["MinimizeResult", "Optimizer", "as_function", "conventions", "info", "jitable", "minimize"]
-__all__ += [name for name in vars(optimizers) if not name.startswith("_")]
+# All that is imported above and no module. Type checkers go by `as` and `*` (PEP 484); an `__all__` that they see and
+# cannot work out would make the optimizers private to them.
+globals()["__all__"] = [
+    name for name, value in globals().items() if not (name.startswith("_") or isinstance(value, type(optimizers)))
+]
