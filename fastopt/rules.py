@@ -1,6 +1,10 @@
 """What an optimizer is declared with: hyperparameters, states, and powers of decay factors.
 
 A class of your own gets every storage, every target and every feature of fastopt: "Your own optimizer" in the README.
+
+Annotate the hyperparameters, as in ``beta: float = decay(0.9)``, and type checkers and editors know the signature of
+the class. One that is not annotated works, and type checkers refuse it as an argument. `lr` and states need no
+annotation. Where `scalars` has no use for the step, ``step: object`` says that the function needs none.
 """
 
 from __future__ import annotations

@@ -26,7 +26,16 @@ HOUSE = {
     ],
     "_engine": ["scalars", "signals", "threads", "allocation", "plan", "streams", "gpu", "single", "gather", "arrange"],
     "_api": [
-        *("hyperparameters", "tracing", "declaration", "method", "conventions", "checkpoint", "functional"),
+        *(
+            "hyperparameters",
+            "arguments",
+            "tracing",
+            "declaration",
+            "method",
+            "conventions",
+            "checkpoint",
+            "functional",
+        ),
         *("optimizer", "jitable", "info"),
     ],
     "rules": [],

@@ -12,13 +12,14 @@ import inspect
 from collections import namedtuple
 from collections.abc import Callable, Iterable, Mapping
 from types import CellType, FunctionType
-from typing import Any
+from typing import Any, NoReturn, overload
 
 from numba.core.errors import NumbaError
 from numba.extending import register_jitable
 
 from .._kernels.compiler import EXACT
 from .._kernels.symbols import named_by_contents
+from .arguments import Setting
 from .hyperparameters import in_range
 from .tracing import Recorder, Scalar
 
@@ -37,13 +38,17 @@ class State:
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
 
+    @overload
+    def __get__(self, instance: None, owner: type) -> State: ...
+    @overload
+    def __get__(self, instance: object, owner: type) -> NoReturn: ...
     def __get__(self, instance: object | None, owner: type) -> State:
         if instance is not None:
             raise AttributeError(f"{owner.__name__} has its states in opt.state[{self.name!r}]")
         return self
 
 
-def state(*, nonnegative: bool = False, when: str | None = None, init: float | str = 0.0) -> Any:
+def state(*, nonnegative: bool = False, when: str | None = None, init: float | str = 0.0) -> State:
     """Declare a state: an array of the parameter's shape that the rule takes and returns, by the name it is given.
 
     Parameters
@@ -249,7 +254,7 @@ def check_class(cls: Any, states: Mapping[str, State], flags: Iterable[str], hyp
     if first != "step" or rest[:1] != ["lr"]:
         raise TypeError(f"{own}.scalars must take (step, lr, ...), got ({', '.join((first, *rest))})")
     for name in rest[1:]:
-        if not hasattr(cls, name):
+        if not hasattr(cls, name) or isinstance(inspect.getattr_static(cls, name), Setting):
             raise TypeError(f"{own}.scalars takes {name!r}, which is no hyperparameter: {', '.join(hyperparameters)}")
     scalars = scalars_type(cls)._fields
     both = [name for name in scalars if name in flags]

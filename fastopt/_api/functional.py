@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
 from .._arrays.checks import Array, check_integer
 from .._engine.single import update_arrays
+from .._storage.formats import PLAIN_ROUNDINGS
+from .arguments import Function, TimedFunction, Untimed
+from .method import Method
 
 
-def as_function(cls: type[Any]) -> Callable[..., Array]:
+@overload
+def as_function(cls: type[Untimed]) -> Function: ...
+@overload
+def as_function(cls: type[Method]) -> TimedFunction: ...
+def as_function(cls: type[Any]) -> Any:
     """Return the function form of an optimizer class, named like it in lower case."""
     name = cls.__name__.lower()
     every = cls.states
@@ -27,8 +33,9 @@ def as_function(cls: type[Any]) -> Callable[..., Array]:
             step = check_integer("step", step, 1)
         seed = check_integer("seed", keywords.pop("seed"), 0) if "seed" in keywords else 0
         rounding = keywords.pop("rounding", "nearest")
-        if rounding not in ("nearest", "stochastic"):
-            raise ValueError(f"rounding must be nearest or stochastic, got {rounding!r}; the classes have more")
+        if rounding not in PLAIN_ROUNDINGS:
+            plain = " or ".join(PLAIN_ROUNDINGS)
+            raise ValueError(f"rounding must be {plain}, got {rounding!r}; the classes have more")
         twice = [state for state in every[: len(states)] if state in keywords]
         if twice:
             raise TypeError(f"{name}() got multiple values for {', '.join(twice)}")

@@ -1,20 +1,23 @@
 """Hyperparameters: declared once on the class, checked whenever they are set.
 
-``eps = nonnegative(1e-8)`` in the body of an optimizer gives it a keyword argument with that default, an
-attribute that can be read and set, and an error that names the argument, the bound and the value.
+``eps: float = nonnegative(1e-8)`` in the body of an optimizer gives it a keyword argument with that default, an
+attribute that can be read and set, and an error that names the argument, the bound and the value. The annotation is
+for type checkers and editors, which take the signature of the class from it (PEP 681); nothing here reads it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar, cast, overload
 
 import numpy as np
 
 T = TypeVar("T")
 
 Schedule = Callable[[int], float]
+#: What an argument can be that a class alone knows.
+Value = float | tuple[float, float] | None
 Check = Callable[[str, Any], T]
 
 
@@ -44,12 +47,8 @@ class Hyperparameter(Generic[T]):
         value: T = instance.__dict__[self.name]
         return value
 
-    def __set__(self, instance: Any, value: Any) -> None:
+    def __set__(self, instance: Any, value: T) -> None:
         instance._set_hyperparameters({self.name: value})
-
-    def with_default(self, default: T) -> Hyperparameter[T]:
-        """Return the same hyperparameter with another default, for a subclass."""
-        return Hyperparameter(default, self.check, guards=self.guards)
 
 
 def _number(name: str, value: Any) -> float:
@@ -119,41 +118,50 @@ def _optional_fraction(name: str, value: Any) -> float | None:
     return None if value is None else in_range(name, value, 0, 1)
 
 
-def rate(default: float) -> Hyperparameter[float | Schedule]:
+#: The type of `lr` is that of the descriptor, with which a subclass can give another default and say nothing more.
+Rate = Hyperparameter[float | Schedule]
+
+
+def _declare(default: T, check: Check[T], *, guards: bool = False) -> T:
+    """Return a hyperparameter, typed as what an instance has in its place: so does ``dataclasses.field``."""
+    return cast("T", Hyperparameter(default, check, guards=guards))
+
+
+def rate(default: float) -> Rate:
     """A learning rate: a finite number >= 0, or a callable of the step number (1, 2, ...)."""
     return Hyperparameter(default, _rate)
 
 
-def decay(default: float) -> Hyperparameter[float]:
+def decay(default: float) -> float:
     """A decay factor in [0, 1)."""
-    return Hyperparameter(default, _decay)
+    return _declare(default, _decay)
 
 
-def betas(first: float, second: float) -> Hyperparameter[tuple[float, float]]:
+def betas(first: float, second: float) -> tuple[float, float]:
     """A pair of decay factors, each in [0, 1)."""
-    return Hyperparameter((first, second), _betas)
+    return _declare((first, second), _betas)
 
 
-def nonnegative(default: float) -> Hyperparameter[float]:
+def nonnegative(default: float) -> float:
     """A finite number >= 0."""
-    return Hyperparameter(default, _nonnegative)
+    return _declare(default, _nonnegative)
 
 
-def epsilon(default: float) -> Hyperparameter[float]:
+def epsilon(default: float) -> float:
     """A finite number >= 0 that keeps a divisor from zero: above 0, it is so in the dtype of the arithmetic, too."""
-    return Hyperparameter(default, _nonnegative, guards=True)
+    return _declare(default, _nonnegative, guards=True)
 
 
-def optional_fraction(default: float | None) -> Hyperparameter[float | None]:
+def optional_fraction(default: float | None) -> float | None:
     """A number in [0, 1], or None."""
-    return Hyperparameter(default, _optional_fraction)
+    return _declare(default, _optional_fraction)
 
 
-def optional_flag(default: bool | None) -> Hyperparameter[bool | None]:
+def optional_flag(default: bool | None) -> bool | None:
     """True, False or None."""
-    return Hyperparameter(default, _optional_flag)
+    return _declare(default, _optional_flag)
 
 
-def flag(default: bool) -> Hyperparameter[bool]:
+def flag(default: bool) -> bool:
     """True or False."""
-    return Hyperparameter(default, _flag)
+    return _declare(default, _flag)

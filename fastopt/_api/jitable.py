@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, Unpack, cast
 
 import numpy as np
 from numba import types
@@ -11,7 +11,7 @@ from numba.core.errors import NumbaTypeError
 from numba.extending import overload
 from numba.np.numpy_support import as_dtype
 
-from .._arrays.checks import check_integer
+from .._arrays.checks import Array, check_integer
 from .._engine.single import update_arrays
 from .._kernels import array_tuples as tuples
 from .._kernels import cache, compiler
@@ -19,8 +19,14 @@ from .._kernels.symbols import digest, named_by_contents
 from .method import Method
 from .optimizer import Optimizer
 
+P = ParamSpec("P")
+#: p, g, the states, the step and lr, by position.
+Update = Callable[[Array, Array, Unpack[tuple[Array, ...]], int, float], None]
 
-def jitable(optimizer: type[Optimizer], **hyperparameters: Any) -> Callable[..., None]:
+
+def jitable(
+    optimizer: Callable[Concatenate[Any, Any, P], Optimizer], *nothing: P.args, **hyperparameters: P.kwargs
+) -> Update:
     """Return an update that can be called inside ``numba.njit`` functions, and outside of them too.
 
     Parameters
@@ -65,6 +71,8 @@ def jitable(optimizer: type[Optimizer], **hyperparameters: Any) -> Callable[...,
     >>> descend(np.zeros(1), 1000).round(6)
     array([3.])
     """
+    if nothing:  # it is there because a ParamSpec needs it
+        raise TypeError(f"jitable() takes 1 positional argument but {1 + len(nothing)} were given")
     if not (isinstance(optimizer, type) and issubclass(optimizer, Optimizer) and hasattr(optimizer, "rule")):
         raise TypeError(f"optimizer must be a class such as fastopt.Adam, got {optimizer!r}")
     if "lr" in hyperparameters:
@@ -120,7 +128,7 @@ def jitable(optimizer: type[Optimizer], **hyperparameters: Any) -> Callable[...,
 
         return named_by_contents(implementation)
 
-    return update
+    return cast("Update", update)
 
 
 def _expect(names: tuple[str, ...], arguments: tuple[Any, ...], error: type[Exception]) -> tuple[Any, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numba.extending import register_jitable
@@ -17,6 +17,7 @@ from numba.extending import register_jitable
 from .._kernels.compiler import EXACT, Spec
 from .._kernels.symbols import named_by_contents
 from . import hyperparameters as _hyper
+from .arguments import Arguments
 from .declaration import Rule, State, check_class, compose, depends_on_step, find_states, scalars_type, without_names
 
 #: The largest float64 that each dtype rounds to 0: half of its least number.
@@ -29,7 +30,7 @@ def decay_scalar(lr: float, weight_decay: float, decoupled: bool) -> float:
     return 1.0 - lr * weight_decay if decoupled else weight_decay
 
 
-class Method:
+class Method(Arguments):
     """The formula of an optimizer and the hyperparameters that it is used with.
 
     A subclass gives `scalars` and `rule`, and declares its hyperparameters and states with the functions of
@@ -42,19 +43,12 @@ class Method:
     squares: ClassVar[tuple[str, ...]] = ()
     """Those of them that are never negative, such as averages of squares."""
 
-    lr = _hyper.rate(1e-2)
-    weight_decay = _hyper.nonnegative(0.0)
-    decoupled = _hyper.flag(False)
-    maximize = _hyper.flag(False)
-    reproducible = _hyper.optional_flag(None)
-
     hyperparameters: ClassVar[Mapping[str, Any]]
     """The name and the default of every hyperparameter."""
 
+    # An attribute that is annotated here would be an argument, if it is no ClassVar: those of instances are annotated
+    # where they are set.
     _fields: ClassVar[dict[str, _hyper.Hyperparameter[Any]]]
-    _rule: Rule
-    _specs: dict[tuple[str, ...], Spec]
-    _plans: dict[Any, Any]
     _guards: ClassVar[tuple[str, ...]] = ()
     _settable: ClassVar[frozenset[str]] = frozenset()
     _arguments: ClassVar[tuple[str, ...]]
@@ -65,10 +59,6 @@ class Method:
     _scalars: ClassVar[tuple[str, ...]] = ()
     timed: ClassVar[bool]
     """Whether :attr:`scalars` depends on the number of the step."""
-
-    _active: tuple[str, ...]
-    _fixed: tuple[float, ...] | None  # the scalars of every step, where all steps have the same
-    _plain: Callable[..., tuple[float, ...]]
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -160,12 +150,14 @@ class Method:
             named = (*zip(self._flags, flags, strict=True), *zip(self._has, has, strict=True))
             self._active = tuple(name for name, here in zip(self._declared, active, strict=True) if here)
             self._rule = compose(cls.rule, self._scalars, named, active, decays, self.maximize)
-            self._constants, self._specs, self._plans = constants, {}, {}
+            self._constants = constants
+            self._plans: dict[Any, Any] = {}
+            self._specs: dict[tuple[str, ...], Spec] = {}
             self._decays, self._ends = bool(decays), () if all(active) else (0.0,)
             self._more = bool(decays) or not all(active)
             self._plain = without_names(cls.scalars, scalars_type(cls))
         self._numbers = tuple([getattr(self, name) for name in self._arguments])
-        self._fixed = None
+        self._fixed: tuple[float, ...] | None = None  # the scalars of every step, where all steps have the same
 
     def _learning_rate(self, step: int) -> float:
         """Return the learning rate of step number `step`."""
@@ -245,10 +237,12 @@ class Method:
 
         return register_jitable(**EXACT)(named_by_contents(values))
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name.startswith("_") or name in self._settable):
-            raise AttributeError(f"{type(self).__name__} has no {name!r} to set; it has {', '.join(self._fields)}")
-        super().__setattr__(name, value)
+    if not TYPE_CHECKING:  # type checkers know which attributes there are, unless they see this
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            if not (name.startswith("_") or name in self._settable):
+                raise AttributeError(f"{type(self).__name__} has no {name!r} to set; it has {', '.join(self._fields)}")
+            super().__setattr__(name, value)
 
     def describe(self) -> Iterator[tuple[str, Any]]:
         """Yield the name and the value of every hyperparameter."""

@@ -11,15 +11,17 @@ import numpy as np
 
 from .._arrays import gpu
 from .._arrays.checks import MOST_STEPS, check_array, check_disjoint, check_integer, check_layout, format_of
-from .._arrays.structure import flatten
+from .._arrays.structure import Grads, Params, flatten
 from .._engine.arrange import Plan, codecs_of, make_groups, make_states
 from .._engine.gather import Gather, named_arrays
 from .._engine.plan import Group
 from .._storage import formats
 from . import checkpoint
+from .arguments import SETTINGS
+from .hyperparameters import Schedule, Value
 from .method import Method
 
-_DEFAULT = object()
+_DEFAULT: Any = object()
 
 
 class Optimizer(Method):
@@ -56,6 +58,8 @@ class Optimizer(Method):
         "low": the extra bits of `master`. "compensation": the Kahan residual. None for other parameters.
     step_count : int
         The number of steps taken.
+    state_dtype, rounding, master, seed, capturable
+        As they were given; fixed. `seed` is that of a checkpoint that was loaded.
 
     Raises
     ------
@@ -66,34 +70,29 @@ class Optimizer(Method):
     """
 
     __signature__: ClassVar[inspect.Signature]
-    _groups: Sequence[Group] = ()
+    _groups = tuple[Group, ...]()
     _capturable = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
-        lr, *rest = cls.parameters()
-        first = [inspect.Parameter("params", positional), lr.replace(kind=positional)]
-        own = {"state_dtype": None, "rounding": "nearest", "master": None, "seed": 0, "capturable": False}
-        others = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=d) for n, d in own.items()]
-        cls.__signature__ = inspect.Signature([*first, *rest, *others])
+        params, *settings = (declared.parameter() for declared in SETTINGS.values())
+        lr, *others = cls.parameters()
+        cls.__signature__ = inspect.Signature([params, lr.replace(kind=params.kind), *others, *settings])
 
     def __init__(
         self,
-        params: Any,
-        lr: Any = _DEFAULT,
+        params: Params,
+        lr: float | Schedule = _DEFAULT,
         *,
-        state_dtype: Any = None,
-        rounding: str = "nearest",
-        master: str | None = None,
-        seed: int = 0,
-        capturable: bool = False,
-        **hyperparameters: Any,
+        state_dtype: formats.StateDtypes = SETTINGS["state_dtype"].default,
+        rounding: formats.Rounding = SETTINGS["rounding"].default,
+        master: formats.Master | None = SETTINGS["master"].default,
+        seed: int = SETTINGS["seed"].default,
+        capturable: bool = SETTINGS["capturable"].default,
+        **hyperparameters: Value,
     ) -> None:
         if not hasattr(type(self), "rule"):
             raise TypeError(f"{type(self).__name__} has no rule: make one of its subclasses, such as fastopt.Adam")
-        if lr is not _DEFAULT:
-            hyperparameters["lr"] = lr
         structure, given = flatten("params", params)
         arrays = [gpu.as_view(structure.label("params", t), a) for t, a in enumerate(given)]
         named = [(structure.label("params", t), a) for t, a in enumerate(arrays)]
@@ -103,13 +102,14 @@ class Optimizer(Method):
                 raise TypeError(f"capturable=True needs all arrays on GPUs; {name} is on the CPU")
         check_disjoint(named)
         self._capturable, self._steps, self._structure, self._arrays = bool(capturable), 0, structure, arrays
-        self._set_hyperparameters(dict(self.hyperparameters) | hyperparameters)
+        rate = {} if lr is _DEFAULT else {"lr": lr}
+        self._set_hyperparameters({**self.hyperparameters, **hyperparameters, **rate})
         self._params = params if structure.kind == "array" or isinstance(params, (Mapping, Sequence)) else given
         names = self._state_names = self.active_states()
         self._seed = check_integer("seed", seed, 0)
         own = [str(format_of(a.dtype)) for a in arrays]
         formats.check_rounding(rounding, master, own)
-        self._rounding, self._master = rounding, master
+        self._state_dtype, self._rounding, self._master = state_dtype, rounding, master
         by_state = formats.by_state(state_dtype, names, type(self).__name__)
         self._codecs = [codecs_of(f, rounding, master, by_state, names, self.squares) for f in own]
         self._arithmetic = {np.dtype(formats.compute_dtype(f)) for f in own}
@@ -120,18 +120,9 @@ class Optimizer(Method):
 
     def _make_plan(self) -> None:
         arrays = (self._structure, self._arrays, self._states)
-        self._groups = make_groups(*arrays, self._codecs, self._state_names, self._seed, self, self._capturable)
+        made = make_groups(*arrays, self._codecs, self._state_names, self._seed, self, self._capturable)
+        self._groups = tuple(made)
         self._plan = Plan(self._groups, Gather(self._params, *arrays, self._groups))
-
-    @property
-    def params(self) -> Any:
-        """The parameters, as they were given."""
-        return self._params
-
-    @property
-    def capturable(self) -> bool:
-        """Whether the step number and `lr` are kept on the GPU, so that a CUDA graph can hold steps."""
-        return self._capturable
 
     @property
     def step_count(self) -> int:
@@ -187,7 +178,7 @@ class Optimizer(Method):
         """
         return self._structure.pack(checkpoint.decode(self, name))
 
-    def step(self, grads: Any = None, *, stream: Any = None) -> None:
+    def step(self, grads: Grads | None = None, *, stream: object = None) -> None:
         """Update the parameters and the states in place, in one pass over memory.
 
         Parameters
@@ -221,7 +212,7 @@ class Optimizer(Method):
         finally:
             plan.release()
 
-    def bind(self, grads: Any) -> None:
+    def bind(self, grads: Grads) -> None:
         """Check `grads` once and use these very arrays in every later ``step()`` without an argument.
 
         For loops that write each gradient into the same memory. Such a step pays nothing per tensor.

@@ -3,11 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from .checks import Array, advice, describe, is_on_gpu
+
+
+class CUDAArray(Protocol):
+    """An array on a GPU that shows itself by the CUDA array interface."""
+
+    @property
+    def __cuda_array_interface__(self) -> Any: ...
+
+
+class DLPackArray(Protocol):
+    """An array that shows itself by DLPack, of which those on a GPU are meant."""
+
+    def __dlpack_device__(self) -> Any: ...
+
+
+AnyArray = Array | CUDAArray | DLPackArray
+Params = AnyArray | Iterable[AnyArray] | Mapping[str, AnyArray]
+#: NumPy's arithmetic makes scalars of arrays without dimensions.
+Gradient = AnyArray | np.generic
+Grads = Gradient | Iterable[Gradient] | Mapping[str, Gradient]
 
 
 class Structure(NamedTuple):

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from .._arrays.checks import Array
 
-#: How a parameter of 16 bits can be rounded.
-ROUNDINGS = ("nearest", "stochastic", "kahan")
+#: How a parameter of 16 bits can be rounded without anything beside it.
+PlainRounding = Literal["nearest", "stochastic"]
+#: How it can be rounded.
+Rounding = Literal[PlainRounding, "kahan"]
 #: What can be hidden beside a parameter in bfloat16, in bits.
-MASTERS = ("split8", "split16")
+Master = Literal["split8", "split16"]
+#: How a state can be stored.
+Format = Literal["float64", "float32", "bfloat16", "float16", "int8"]
+StateDtype = Format | np.dtype[Any] | type[Any]
+StateDtypes = StateDtype | Mapping[str, StateDtype] | None
+
+PLAIN_ROUNDINGS: tuple[PlainRounding, ...] = get_args(PlainRounding)
+ROUNDINGS: tuple[Rounding, ...] = get_args(Rounding)
+MASTERS: tuple[Master, ...] = get_args(Master)
 
 _SUFFIX = {"nearest": "", "stochastic": "-stochastic", "kahan": "-kahan"}
 #: The arrays beside the first that a codec of a parameter has, by the name of the state that shows them.
@@ -21,7 +31,7 @@ _BESIDE = {"kahan": "compensation", "split8": "low", "split16": "low"}
 #: In which formats the states can be, by the dtype in which is computed. A wider one would hold nothing more, and
 #: there is no exact way from float64 to 16 bits in one instruction.
 STATES = {"float32": ("float32", "bfloat16", "float16", "int8"), "float64": ("float64", "float32")}
-_NAMES = ("float64", "float32", "bfloat16", "float16", "int8")
+_NAMES: tuple[Format, ...] = get_args(Format)
 BFLOAT16 = np.dtype(np.uint16)
 
 

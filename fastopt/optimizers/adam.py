@@ -9,7 +9,7 @@ import numpy as np
 
 from .._api.functional import as_function
 from .._api.optimizer import Optimizer
-from ..rules import betas, epsilon, power, rate, state
+from ..rules import betas, epsilon, flag, nonnegative, power, rate, state
 
 __all__ = ["Adam", "AdamW", "adam", "adamw"]
 
@@ -97,16 +97,16 @@ class Adam(Optimizer):
     """
 
     lr = rate(1e-3)
-    betas = betas(0.9, 0.999)
-    eps = epsilon(1e-8)
-    eps_root = epsilon(0.0)
-    eps_hat = epsilon(0.0)
+    betas: tuple[float, float] = betas(0.9, 0.999)
+    eps: float = epsilon(1e-8)
+    eps_root: float = epsilon(0.0)
+    eps_hat: float = epsilon(0.0)
 
     m = state()  # first moment: average of g
     v = state(nonnegative=True)  # second moment: average of g²
 
     @staticmethod
-    def scalars(step, lr, betas, eps, eps_root, eps_hat) -> Scalars:
+    def scalars(step: int, lr, betas, eps, eps_root, eps_hat) -> Scalars:
         b1, b2 = betas
         c1 = 1.0 - power(b1, step)
         c2 = 1.0 - power(b2, step)
@@ -172,8 +172,8 @@ class AdamW(Adam):
     array([0.99, 1.98])
     """
 
-    weight_decay = Adam.weight_decay.with_default(1e-2)
-    decoupled = Adam.decoupled.with_default(True)
+    weight_decay: float = nonnegative(1e-2)
+    decoupled: bool = flag(True)
 
 
 adam = as_function(Adam)

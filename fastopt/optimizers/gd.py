@@ -75,7 +75,7 @@ class GD(Optimizer):
     lr = rate(1e-2)
 
     @staticmethod
-    def scalars(step, lr) -> Scalars:
+    def scalars(step: object, lr) -> Scalars:
         return Scalars(lr=lr)
 
     @staticmethod

@@ -86,19 +86,19 @@ class Momentum(Optimizer):
     """
 
     lr = rate(1e-2)
-    beta = decay(0.9)
-    dampening = optional_fraction(None)
-    nesterov = flag(False)
+    beta: float = decay(0.9)
+    dampening: float | None = optional_fraction(None)
+    nesterov: bool = flag(False)
 
     v = state()  # velocity
 
     @property
-    def gain(self):
+    def gain(self) -> float:
         """The factor with which a gradient enters the velocity."""
         return 1.0 - (self.beta if self.dampening is None else self.dampening)
 
     @staticmethod
-    def scalars(step, lr, beta, gain) -> Scalars:
+    def scalars(step: object, lr, beta, gain) -> Scalars:
         return Scalars(lr=lr, beta=beta, gain=gain)
 
     @staticmethod

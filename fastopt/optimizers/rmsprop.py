@@ -104,18 +104,18 @@ class RMSprop(Optimizer):
     """
 
     lr = rate(1e-2)
-    beta = decay(0.9)
-    eps = epsilon(0.0)
-    eps_root = epsilon(1e-8)
-    centered = flag(False)
-    momentum = decay(0.0)
+    beta: float = decay(0.9)
+    eps: float = epsilon(0.0)
+    eps_root: float = epsilon(1e-8)
+    centered: bool = flag(False)
+    momentum: float = decay(0.0)
 
     s = state(nonnegative=True)  # average of g²
     mu = state(when="centered")  # average of g
     v = state(when="momentum")  # velocity
 
     @staticmethod
-    def scalars(step, lr, beta, eps, eps_root, momentum) -> Scalars:
+    def scalars(step: object, lr, beta, eps, eps_root, momentum) -> Scalars:
         return Scalars(lr=lr, beta=beta, gain=1.0 - beta, eps=eps, eps_root=eps_root, momentum=momentum, zero=0.0)
 
     @staticmethod

@@ -1,0 +1,142 @@
+"""What all optimizers and all functions take, as type checkers and editors see it.
+
+An optimizer's signature is declared by the attributes of its class. When Python runs it is put together from them, in
+``__init_subclass__``; type checkers put it together from their annotations, by PEP 681, as that of a dataclass.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, Final, Generic, Protocol, TypeVar, dataclass_transform
+
+from .._arrays.structure import AnyArray, Gradient, Params
+from .._storage.formats import Master, PlainRounding, Rounding, StateDtypes
+from .hyperparameters import Rate, T, Value, flag, nonnegative, optional_flag, rate
+
+S = TypeVar("S")
+P = TypeVar("P", bound=AnyArray)
+
+
+class Setting(Generic[S]):
+    """A descriptor of what is given as an S when an optimizer is made, and read afterwards."""
+
+    name: str
+
+    def __init__(self, doc: str, default: Any) -> None:
+        self.__doc__, self.default = doc, default
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, instance: object | None, owner: type) -> Any:
+        return self if instance is None else getattr(instance, f"_{self.name}")
+
+    def __set__(self, instance: object, value: S) -> None:
+        raise AttributeError(f"{self.name} is fixed when an optimizer is made")
+
+    def parameter(self) -> inspect.Parameter:
+        """Return it as a parameter of a signature."""
+        required = self.default is inspect.Parameter.empty
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD if required else inspect.Parameter.KEYWORD_ONLY
+        return inspect.Parameter(self.name, kind, default=self.default)
+
+
+def setting(doc: str, *, default: Any = inspect.Parameter.empty, kw_only: bool = True) -> Any:
+    """Declare a setting. `kw_only` is for type checkers: whether it can be given by position."""
+    return Setting(doc, default)
+
+
+def positional(declared: T, *, default: T, kw_only: bool) -> T:
+    """Return what is declared. The rest is for type checkers: there is a default, and it can be given by position."""
+    return declared
+
+
+#: What editors show as the default of an argument whose default is another one for each class.
+CLASS_DEFAULT: Any = ...
+
+
+@dataclass_transform(kw_only_default=True, eq_default=False, field_specifiers=(setting, positional))
+class Declared:
+    """The annotated attributes of a subclass are arguments: keywords with a default, if nothing else is said."""
+
+
+class Arguments(Declared):
+    """The arguments that all optimizers have."""
+
+    params: Final[Setting[Params]] = setting("The parameters, as they were given.", kw_only=False)
+    lr: Rate = positional(rate(1e-2), default=CLASS_DEFAULT, kw_only=False)
+    weight_decay: float = nonnegative(0.0)
+    decoupled: bool = flag(False)
+    maximize: bool = flag(False)
+    reproducible: bool | None = optional_flag(None)
+
+    state_dtype: Final[StateDtypes] = setting("How states are stored, as it was given.", default=None)
+    rounding: Final[Rounding] = setting("How parameters are rounded.", default="nearest")
+    master: Final[Master | None] = setting("What is kept beside parameters in bfloat16.", default=None)
+    seed: Final[int] = setting("What stochastic rounding depends on.", default=0)
+    capturable: Final[bool] = setting(
+        "Whether the step number and `lr` are kept on the GPU, so that a CUDA graph can hold steps.", default=False
+    )
+
+
+#: The last five of these, and `params` before them.
+SETTINGS: dict[str, Setting[Any]] = {
+    name: declared for name, declared in vars(Arguments).items() if isinstance(declared, Setting)
+}
+
+
+class TimedFunction(Protocol):
+    """The function form of an optimizer whose scalars depend on the number of the step."""
+
+    __name__: str
+
+    def __call__(
+        self,
+        p: P,
+        g: Gradient,
+        *states: AnyArray | None,
+        step: int,
+        lr: float = ...,
+        weight_decay: float = ...,
+        decoupled: bool = ...,
+        maximize: bool = ...,
+        reproducible: bool | None = ...,
+        rounding: PlainRounding = ...,
+        seed: int = ...,
+        stream: object = ...,
+        **others: Value | AnyArray,
+    ) -> P:
+        """Update `p` and the states in place, and return `p`."""
+        ...
+
+
+class Function(TimedFunction, Protocol):
+    """The function form of an optimizer whose scalars do not: it needs `step` for stochastic rounding alone."""
+
+    def __call__(
+        self,
+        p: P,
+        g: Gradient,
+        *states: AnyArray | None,
+        step: int | None = ...,
+        lr: float = ...,
+        weight_decay: float = ...,
+        decoupled: bool = ...,
+        maximize: bool = ...,
+        reproducible: bool | None = ...,
+        rounding: PlainRounding = ...,
+        seed: int = ...,
+        stream: object = ...,
+        **others: Value | AnyArray,
+    ) -> P:
+        """Update `p` and the states in place, and return `p`."""
+        ...
+
+
+class Untimed(Protocol):
+    """What has scalars that take any object as the number of the step, so that they do not depend on it."""
+
+    @staticmethod
+    def scalars(step: object, /, *arguments: Any, **keywords: Any) -> tuple[float, ...]:
+        """Return the scalars of a step."""
+        ...
