@@ -13,6 +13,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from fastopt._kernels import compiler
 
+if os.environ.get("NUMBA_ENABLE_CUDASIM") == "1":
+    from .simulated import turns
+
+    turns.install()
+
 
 @pytest.fixture
 def run_script(tmp_path):

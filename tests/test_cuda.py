@@ -44,7 +44,13 @@ def simulate(file, *arguments, **environment):
 
 @pytest.mark.parametrize(
     ("file", "least"),
-    [("test_arrays.py", 38), ("test_bench.py", 20), ("test_matrix.py", 440), ("test_narrow.py", 7)],
+    [
+        ("test_arrays.py", 38),
+        ("test_bench.py", 20),
+        ("test_matrix.py", 440),
+        ("test_narrow.py", 7),
+        ("test_turns.py", 12),
+    ],
     ids=str,
 )
 def test_everything_in_the_simulator(file, least):
