@@ -166,6 +166,7 @@ def _compile(function: Callable[..., Any], signature: Any, *, reproducible: bool
     return kernel
 
 
+@functools.cache
 def run(rule: Callable[..., Any], codecs: str, reproducible: bool) -> Callable[..., None]:
     """Return the loop over the elements of one tensor, for use inside compiled code.
 
