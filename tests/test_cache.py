@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import fastopt
+from fastopt._kernels import cache
 
 STEP = """
     import numpy as np
@@ -117,18 +118,19 @@ class Own(fastopt.Optimizer):
     assert run() == "-2.0"
 
 
-@pytest.mark.parametrize("name", ["compiler.py", "access.py", "int8.py"])
-def test_an_edit_of_what_kernels_are_made_of_is_noticed(run_script, copied, name):
+def test_an_edit_of_what_kernels_are_made_of_is_noticed(run_script, copied):
+    """One edit after the other, as each is compiled for the one before."""
     script = STEP.format(size=10, call="fastopt.GD(p, lr=1.0).step(np.ones_like(p))")
 
     def run():
         return run_script(script, PYTHONPATH=copied.parent).split()
 
     run()
+    for name in ("compiler.py", "access.py", "int8.py"):
+        (file,) = copied.rglob(name)
+        file.write_text(file.read_text() + "\n# edited\n")
+        assert run() == ["-1.0", "0", "1"], name
     assert run() == ["-1.0", "1", "0"]
-    (file,) = copied.rglob(name)
-    file.write_text(file.read_text() + "\n# edited\n")
-    assert run() == ["-1.0", "0", "1"]
 
 
 def test_a_new_optimizer_is_one_file_and_one_line(run_script, copied):
@@ -322,28 +324,19 @@ DAMAGED = {
 }
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """Return what makes a folder of undamaged kernels once, and copies it."""
-    made = []
-
-    def copy(run_script, script, folder):
-        if not made:
-            made.append(tmp_path_factory.mktemp("whole"))
-            run_script(script, cache=made[0])
-        shutil.copytree(made[0], folder, dirs_exist_ok=True)
-
-    return copy
-
-
 @pytest.mark.internals
-@pytest.mark.parametrize("damage", DAMAGED)
-def test_a_damaged_file_is_compiled_anew(run_script, tmp_path, whole, damage):
+def test_a_damaged_file_is_compiled_anew(run_script, tmp_path):
+    """And replaced: each kind of damage in turn, to what the process before left, which reads it and compiles."""
     script = STEP.format(size=10, call="fastopt.GD(p, lr=1.0).step(np.ones_like(p))")
-    whole(run_script, script, tmp_path)
-    for file in tmp_path.rglob("*.nbc"):
-        file.write_bytes(DAMAGED[damage](file.read_bytes()))
-    assert run_script(script, cache=tmp_path).split() == ["-1.0", "0", "1"]
+    run_script(script, cache=tmp_path)
+    for damage, damaged in DAMAGED.items():
+        files = list(tmp_path.rglob("*.nbc"))
+        assert files
+        for file in files:
+            file.write_bytes(damaged(file.read_bytes()))
+        assert run_script(script, cache=tmp_path).split() == ["-1.0", "0", "1"], damage
+        for file in files:
+            cache._read(file)  # raises for one that is damaged
     assert run_script(script, cache=tmp_path).split() == ["-1.0", "1", "0"]
 
 
