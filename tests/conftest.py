@@ -18,6 +18,26 @@ if os.environ.get("NUMBA_ENABLE_CUDASIM") == "1":
 
     turns.install()
 
+# What takes longest, in two parts. Each process that tests gets a row of them at first, an eighth of all where there
+# are two: the parts begin the first two rows, so that at the end none is left to be waited for.
+LONGEST = (
+    ("test_the_tests_for_a_gpu_run_in_the_simulator", "test_everything_in_the_simulator"),
+    (
+        "test_gpu_in_the_simulator",
+        "test_the_readme_shows_the_figures_of_a_gpu",  # which has them from the one before
+        "test_the_command_line_of_the_sanitizer",
+        "test_the_same_bits_on_every_processor",
+    ),
+)
+
+
+@pytest.hookimpl(trylast=True)  # of those that are selected
+def pytest_collection_modifyitems(items):
+    first, second = ([item for item in items if item.name.startswith(part)] for part in LONGEST)
+    others = [item for item in items if not item.name.startswith(sum(LONGEST, ()))]
+    until = max(0, len(items) // 8 - len(first))
+    items[:] = [*first, *others[:until], *second, *others[until:]]
+
 
 @pytest.fixture
 def run_script(tmp_path):
