@@ -1,6 +1,6 @@
 """Measure where the time of a float32 Adam step goes, at 64, 2^16 and 2^25 elements; for docs/performance.md.
 
-``python asv_benchmarks/anatomy.py [--sizes N ...] [--seconds S]``
+``python asv_benchmarks/anatomy.py [--sizes N ...] [--seconds S] [--json FILE]``
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import argparse
 import statistics
 
 import numpy as np
+import render
 
 import fastopt
 from fastopt._arrays import headers
@@ -36,12 +37,12 @@ def parts(elements: int, seconds: float) -> dict[str, float]:
         "step(grads)": lambda: opt.step(g),
         "step(), bound": bound.step,
         "gradients: structure, check": lambda: opt._plan.gather(opt._structure.unpack("grads", g)),
-        "  of which the compiled check": lambda: check(*looked),
+        "… of which the compiled check": lambda: check(*looked),
         "scalars: bias corrections, decay": lambda: bound.values(1),
         "scalars into the kernel's dtype": lambda: group.prepare(spec, values, None),
         "launch: table, threads, kernel": lambda: plan.run(1),
-        "  of which the kernel": lambda: kernel(*arguments),
-        "  of which a kernel without elements": lambda: kernel(*nothing),
+        "… of which the kernel": lambda: kernel(*arguments),
+        "… of which a kernel without elements": lambda: kernel(*nothing),
         "the same bytes, nothing computed": measure.streaming(bound),
     }
     for function in functions.values():
@@ -54,8 +55,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Measure where the time of a float32 Adam step goes.")
     parser.add_argument("--sizes", nargs="+", type=size, default=[64, 2**16, 2**25], help="elements")
     parser.add_argument("--seconds", type=float, default=8.0, help="how long to measure each size")
+    parser.add_argument("--json", metavar="FILE", help="write the figures")
     options = parser.parse_args()
-    columns = {elements: parts(elements, options.seconds) for elements in options.sizes}
-    print(f"| µs | {' | '.join(f'{n:_}' for n in columns)} |\n|---{'|---:' * len(columns)}|")
-    for name in columns[options.sizes[0]]:
-        print(f"| {name.replace('  ', '… ')} | {' | '.join(f'{c[name]:.2f}' for c in columns.values())} |")
+    columns = [parts(elements, options.seconds) for elements in options.sizes]
+    figures = {"elements": options.sizes, "us": {name: [column[name] for column in columns] for name in columns[0]}}
+    print(render.anatomy(figures))
+    if options.json:
+        render.write(options.json, **figures)

@@ -1,24 +1,28 @@
 """Measure how far Adam's update is off when one of its states is stored in 8 bits, by companding and rounding.
 
 Gradients are normal around a mean, of sizes that differ by `spread` (the standard deviation of their logarithm) within
-a block; the scale of a block is its largest number. The error is the root mean square over 1400 steps, relative to the
-update with both states in float64. This is where `fastopt._storage.int8` has its choice from.
+a block; the scale of a block is its largest number. The error is the root mean square over the steps, without the first
+fifteenth of them, relative to the update with both states in float64. This is where `fastopt._storage.int8` has its
+choice from.
 """
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 
 import numpy as np
+import render
 
-SIZE, STEPS, BLOCK = 16384, 1500, 64
+BLOCK = 64
+SPREADS = (0.5, 1.5)
 Array = np.ndarray
+#: What is added to numbers, in units of their codes, before they are cut off: of where Weyl sequences start and a step.
 Rounding = Callable[[Array, int], Array]
-START = np.random.default_rng(5).random(SIZE)
 ROUNDINGS: dict[str, Rounding] = {
-    "nearest": lambda rng, step: np.full(SIZE, 0.5),
-    "by chance": lambda rng, step: np.random.default_rng(step).random(SIZE),
-    "Weyl": lambda rng, step: np.modf(START + step * 0.6180339887)[0],
+    "nearest": lambda start, step: np.full(start.size, 0.5),
+    "by chance": lambda start, step: np.random.default_rng(step).random(start.size),
+    "Weyl": lambda start, step: np.modf(start + step * 0.6180339887)[0],
 }
 
 
@@ -74,33 +78,46 @@ STATES: dict[str, dict[str, Callable[[Array, Array], Array]]] = {
 }
 
 
-def error(store_m: Callable[..., Array], store_v: Callable[..., Array], rounding: Rounding, spread: float) -> float:
-    rng = np.random.default_rng(1)
-    sizes, mean = np.exp(rng.normal(size=SIZE) * spread) * 1e-3, rng.normal(size=SIZE) * 0.3
-    m, v, right_m, right_v = np.zeros((4, SIZE))
+def error(
+    stores: tuple[Callable[..., Array], Callable[..., Array]], rounding: Rounding, spread: float, size: int, steps: int
+) -> float:
+    rng, start = np.random.default_rng(1), np.random.default_rng(5).random(size)
+    sizes, mean = np.exp(rng.normal(size=size) * spread) * 1e-3, rng.normal(size=size) * 0.3
+    m, v, right_m, right_v = np.zeros((4, size))
     off, whole = [], []
-    for step in range(1, STEPS + 1):
-        g = sizes * (mean + rng.normal(size=SIZE))
+    for step in range(1, steps + 1):
+        g = sizes * (mean + rng.normal(size=size))
         m, right_m = (0.9 * a + 0.1 * g for a in (m, right_m))
         v, right_v = (0.999 * a + 0.001 * g * g for a in (v, right_v))
         c, d = 1 - 0.9**step, 1 - 0.999**step
         update, right = (a / c / (np.sqrt(b / d) + 1e-8) for a, b in ((m, v), (right_m, right_v)))
-        if step > 100:
+        if step > steps // 15:
             off.append(np.mean((update - right) ** 2))
             whole.append(np.mean(right**2))
-        noise = rounding(START, step)
-        m, v = store_m(m, noise), store_v(v, noise)
+        noise = rounding(start, step)
+        m, v = (store(a, noise) for store, a in zip(stores, (m, v), strict=True))
     return float(np.sqrt(np.mean(off) / np.mean(whole)))
 
 
 def main() -> None:
-    print("| state | codes | " + " | ".join(f"{r}, spread {s}" for s in (0.5, 1.5) for r in ROUNDINGS) + " |")
-    print("|---|---|" + "---:|" * 6)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--elements", type=int, default=2**14, help=f"a multiple of {BLOCK}")
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--json", metavar="FILE", help="write the figures")
+    given = parser.parse_args()
+    rows = []
     for state, codes in STATES.items():
         for name, store in codes.items():
-            pair = (store, keep) if state == "m" else (keep, store)
-            cells = [f"{error(*pair, r, s):.2g}" for s in (0.5, 1.5) for r in ROUNDINGS.values()]
-            print(f"| {state} | {name} | {' | '.join(cells)} |", flush=True)
+            stores = (store, keep) if state == "m" else (keep, store)
+            errors = {
+                str(spread): {r: error(stores, f, spread, given.elements, given.steps) for r, f in ROUNDINGS.items()}
+                for spread in SPREADS
+            }
+            rows.append({"state": state, "codes": name, "errors": errors})
+    figures = {"elements": given.elements, "steps": given.steps, "rows": rows}
+    print(render.companding(figures))
+    if given.json:
+        render.write(given.json, **figures)
 
 
 if __name__ == "__main__":

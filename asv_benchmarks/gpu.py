@@ -47,6 +47,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--each", type=float, default=1.5, help="for measuring each case (default 1.5)")
     parser.add_argument("--log2", nargs="+", type=int, default=LOG2, help="of the sizes (default 10 to 30)")
     parser.add_argument("--large", type=int, default=26, help="log2 of the size of all storages (default 26)")
+    parser.add_argument("--storages", nargs="+", metavar="NAME", default=[], help="some, beside float32 (default all)")
     parser.add_argument("--tensors", type=int, default=1000, help="of 64 elements (default 1000)")
     parser.add_argument("--models", nargs="*", help="by name (default all)")
     parser.add_argument("--check", nargs="+", default=["Momentum", "Adam"], help="optimizers whose bits are compared")
@@ -75,12 +76,20 @@ class Clock:
         return False
 
 
+def chosen(given: argparse.Namespace) -> dict[str, Any]:
+    """Return the storages that are measured, by name; what is relative is so to float32."""
+    from fastopt._bench import storages
+
+    names = ["float32", *given.storages] if given.storages else storages.MEASURED
+    return {name: storages.MEASURED[name] for name in names}
+
+
 def checks(given: argparse.Namespace, clock: Clock) -> Iterator[dict[str, Any]]:
     """Compare every storage with the CPU's bits."""
     from fastopt._bench import storages
 
     for optimizer in given.check:
-        for name, storage in storages.MEASURED.items():
+        for name, storage in chosen(given).items():
             if clock.allows("checks", f"{optimizer}, {name}"):
                 different = storages.differing(optimizer, storage, given.check_sizes)
                 said = f"DIFFERENT BITS (bytes by array): {different}" if different else "the CPU's bits"
@@ -130,7 +139,7 @@ def in_storages(given: argparse.Namespace, clock: Clock) -> Iterator[dict[str, A
 
     count = 2**given.large
     plain = run.numbers([[count]])
-    for name, storage in storages.MEASURED.items():
+    for name, storage in chosen(given).items():
         if not clock.allows("storages", name):
             continue
         params, grads = storages.in_storage(storage, *plain)
@@ -212,7 +221,7 @@ def on_cpu(given: argparse.Namespace, clock: Clock) -> Iterator[dict[str, Any]]:
 
     most, count = _threads.budget(), 2**given.large
     plain, functions, moved = run.numbers([[count]]), {}, {}
-    for name, storage in storages.MEASURED.items():
+    for name, storage in chosen(given).items():
         if storage.param != "float64" and clock.allows("cpu", name):
             params, grads = storages.in_storage(storage, *plain)
             optimizer = Adam(params, **storage.options)

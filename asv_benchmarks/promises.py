@@ -6,19 +6,23 @@ twice as fast a minute later, so only the ratios mean something.
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
+import render
 import torch
 
 import fastopt
 from fastopt._bench import measure as _measure
 
 RNG = np.random.default_rng(0)
+Promise = dict[str, Any]
 
 
 def torch_fused(arrays: list[np.ndarray], grads: list[np.ndarray]) -> Callable[[], object]:
@@ -33,20 +37,28 @@ def random(*shape: int) -> np.ndarray:
     return RNG.random(shape, dtype=np.float32)
 
 
-def report(what: str, promise: float, value: float, detail: str, *, at_most: bool = False) -> bool:
-    kept = value <= promise if at_most else value >= promise
-    relation = "<=" if at_most else ">="
-    print(
-        f"{what:58} {value:8.2f} {relation} {promise:5.2f}  {'ok  ' if kept else 'MISS'}  {detail}",
-        flush=True,
-    )
-    return kept
+def promise(
+    what: str, value: float, seconds: dict[str, float], *, at_least: float | None = None, at_most: float | None = None
+) -> Promise:
+    """Return what was promised, a ratio, and the times that it is of; say so."""
+    kept = (at_least is None or value >= at_least) and (at_most is None or value <= at_most)
+    bound = f">= {at_least:5.2f}" if at_most is None else f"<= {at_most:5.2f}"
+    detail = ", ".join(f"{name} {taken * 1e6:.1f} µs" for name, taken in seconds.items())
+    print(f"{what:58} {value:8.2f} {bound}  {'ok  ' if kept else 'MISS'}  {detail}", flush=True)
+    return {"what": what, "at_least": at_least, "at_most": at_most, "value": value, "kept": kept, "seconds": seconds}
 
 
-def against_torch() -> list[bool]:
-    kept = []
-    for log2, promise, rounds in ((25, 1.0, 25), (20, 1.5, 200), (12, 3.0, 3000)):
-        p, g = random(2**log2), random(2**log2)
+def measured(given: argparse.Namespace, functions: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    for function in functions.values():
+        function()
+        function()
+    return _measure.medians(functions, rounds, given.seconds)
+
+
+def against_torch(given: argparse.Namespace) -> Iterator[Promise]:
+    for log2, least, rounds in ((25, 1.0, 25), (20, 1.5, 200), (12, 3.0, 3000)):
+        size = 2**log2 >> given.smaller
+        p, g = random(size), random(size)
         opt = fastopt.Adam(p)
         opt.bind(g)
         functions = {
@@ -54,24 +66,16 @@ def against_torch() -> list[bool]:
             "step": lambda opt=opt, g=g: opt.step(g),
             "stream": _measure.streaming(opt),
         }
-        t = measure(functions, rounds)
-        detail = ", ".join(f"{k} {v * 1e6:.1f} µs" for k, v in t.items())
-        kept.append(report(f"2^{log2} float32 Adam: PyTorch fused / step", promise, t["torch"] / t["step"], detail))
+        t = measured(given, functions, rounds)
+        yield promise(f"2^{log2} float32 Adam: PyTorch fused / step", t["torch"] / t["step"], t, at_least=least)
         if log2 == 25:
-            kept.append(report("2^25 float32 Adam: streaming / step", 0.97, t["stream"] / t["step"], detail))
-    return kept
+            yield promise("2^25 float32 Adam: streaming / step", t["stream"] / t["step"], t, at_least=0.97)
 
 
-def measure(functions: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    for function in functions.values():
-        function()
-        function()
-    return _measure.medians(functions, rounds, 60)
-
-
-def many_tensors() -> list[bool]:
-    params = [random(64) for _ in range(1000)]
-    grads, others = ([random(64) for _ in range(1000)] for _ in range(2))
+def many_tensors(given: argparse.Namespace) -> Iterator[Promise]:
+    count = max(1000 >> given.smaller, 1)
+    params = [random(64) for _ in range(count)]
+    grads, others = ([random(64) for _ in range(count)] for _ in range(2))
     opt, bound = fastopt.Adam(params), fastopt.Adam([p.copy() for p in params])
     bound.bind([g.copy() for g in grads])
     turn = [grads, others]
@@ -80,15 +84,12 @@ def many_tensors() -> list[bool]:
         turn.reverse()
         opt.step(turn[0])
 
-    t = measure({"torch": torch_fused(params, grads), "unbound": unbound, "bound": bound.step}, 100)
-    detail = ", ".join(f"{k} {v * 1e6:.1f} µs" for k, v in t.items())
-    return [
-        report("1000 x 64 Adam: PyTorch fused / bound step", 50, t["torch"] / t["bound"], detail),
-        report("1000 x 64 Adam: PyTorch fused / step of new gradients", 10, t["torch"] / t["unbound"], detail),
-    ]
+    t = measured(given, {"torch": torch_fused(params, grads), "unbound": unbound, "bound": bound.step}, 100)
+    yield promise("1000 x 64 Adam: PyTorch fused / bound step", t["torch"] / t["bound"], t, at_least=50)
+    yield promise("1000 x 64 Adam: PyTorch fused / step of new gradients", t["torch"] / t["unbound"], t, at_least=10)
 
 
-def one_small() -> list[bool]:
+def one_small(given: argparse.Namespace) -> Iterator[Promise]:
     p, g = random(64), random(64)
     opt = fastopt.Adam(p)
     q, (m, v) = p.copy(), np.zeros((2, 64), np.float32)
@@ -97,45 +98,54 @@ def one_small() -> list[bool]:
         "step": lambda: opt.step(g),
         "function": lambda: fastopt.adam(q, g, m, v, step=1),
     }
-    t = measure(functions, 5000)
-    detail = ", ".join(f"{k} {v * 1e6:.1f} µs" for k, v in t.items())
-    return [
-        report("64 elements Adam: PyTorch fused / step", 3, t["torch"] / t["step"], detail),
-        report("64 elements Adam: PyTorch fused / function", 3, t["torch"] / t["function"], detail),
-    ]
+    t = measured(given, functions, 5000)
+    yield promise("64 elements Adam: PyTorch fused / step", t["torch"] / t["step"], t, at_least=3)
+    yield promise("64 elements Adam: PyTorch fused / function", t["torch"] / t["function"], t, at_least=3)
 
 
-def growth() -> list[bool]:
+def growth(given: argparse.Namespace) -> Iterator[Promise]:
     """Sizes in turn, so that a change of the machine's speed meets all of them."""
-    functions = {}
-    for log2 in range(22, 28):
-        opt = fastopt.Adam(random(2**log2))
-        opt.bind(random(2**log2))
-        functions[log2] = opt.step
-    t = measure(functions, 15)
-    per_element = {log2: seconds / 2**log2 * 1e9 for log2, seconds in t.items()}
-    detail = ", ".join(f"2^{k} {v:.3f}" for k, v in per_element.items())
-    ratio = max(per_element.values()) / min(per_element.values())
-    return [report("2^22 to 2^27 float32 Adam: slowest / fastest element", 1.3, ratio, f"ns: {detail}", at_most=True)]
+    functions, sizes = {}, {f"2^{log2}": 2**log2 >> given.smaller for log2 in range(22, 28)}
+    for name, size in sizes.items():
+        opt = fastopt.Adam(random(size))
+        opt.bind(random(size))
+        functions[name] = opt.step
+    t = measured(given, functions, 15)
+    element = [t[name] / size for name, size in sizes.items()]
+    yield promise("2^22 to 2^27 float32 Adam: slowest / fastest element", max(element) / min(element), t, at_most=1.3)
 
 
-def start() -> list[bool]:
+def start(given: argparse.Namespace) -> Iterator[Promise]:
     step = "import numpy as np, fastopt; p, g = np.ones((2, 64), np.float32); fastopt.Adam(p).step(g)"
     times: dict[str, list[float]] = {"import numba": [], step: []}
-    for code in times:
-        subprocess.run([sys.executable, "-c", code], check=True)
-    for _ in range(11):
+    for turn in range(1 + given.processes):
         for code, taken in times.items():
             begin = time.perf_counter()
             subprocess.run([sys.executable, "-c", code], check=True)
-            taken.append(time.perf_counter() - begin)
-    numba, ours = (statistics.median(taken) for taken in times.values())
-    detail = f"import numba {numba:.3f} s, fastopt {ours:.3f} s"
-    return [report("a process: import and one Adam step / import numba", 2, ours / numba, detail, at_most=True)]
+            if turn:  # the first fills the caches
+                taken.append(time.perf_counter() - begin)
+    t = dict(zip(("import numba", "fastopt"), map(statistics.median, times.values()), strict=True))
+    ratio = t["fastopt"] / t["import numba"]
+    yield promise("a process: import and one Adam step / import numba", ratio, t, at_most=2)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--smaller", type=int, default=0, metavar="K", help="2^K times fewer elements: to try this script"
+    )
+    parser.add_argument("--seconds", type=float, default=60, help="at most, for what is compared with one another")
+    parser.add_argument("--processes", type=int, default=11, help="of each kind, for the last promise")
+    parser.add_argument("--json", metavar="FILE", help="write the figures")
+    given = parser.parse_args()
+    torch.set_num_threads(fastopt.info()["threads"])
+    promises = [p for part in (against_torch, many_tensors, one_small, growth, start) for p in part(given)]
+    kept = sum(p["kept"] for p in promises)
+    print(f"{kept} of {len(promises)} kept")
+    if given.json:
+        render.write(given.json, promises=promises)
+    return int(kept < len(promises))
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(fastopt.info()["threads"])
-    results = [*against_torch(), *many_tensors(), *one_small(), *growth(), *start()]
-    print(f"{sum(results)} of {len(results)} kept")
-    sys.exit(not all(results))
+    sys.exit(main())

