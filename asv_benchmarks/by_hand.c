@@ -1,6 +1,6 @@
 /* What Adam costs where the compiler is not in the way: the loops over a block written by hand in AVX-512.
  *
- * float32, int8 states, and split8 with int8 states, in the formats of fastopt/_scaled.py and fastopt/_codecs.py, with the
+ * float32, int8 states, and split8 with int8 states, in the formats of fastopt/_storage/int8.py and codecs.py, with the
  * same random bits, peaks and kept numbers; on one core, all arrays in its own caches. Prints ns an element.
  *
  *     gcc -O3 -march=icelake-server -mprefer-vector-width=512 -ffp-contract=off by_hand.c -o /tmp/by_hand && /tmp/by_hand

@@ -6,16 +6,16 @@ python examples/cuda_graph.py cupy
 
 from __future__ import annotations
 
-import sys
+import argparse
 
 import fastopt
 
 
-def with_torch() -> None:
-    """Minimise (theta - 3)^2: gradient and update are one graph, replayed 1000 times."""
+def with_torch(elements: int, replays: int) -> None:
+    """Minimise (theta - 3)^2: gradient and update are one graph, replayed over and over."""
     import torch
 
-    theta = torch.zeros(1_000_000, device="cuda")
+    theta = torch.zeros(elements, device="cuda")
     grad = torch.empty_like(theta)
     opt = fastopt.Adam(theta, lr=0.1, capturable=True)  # the step number and lr live on the GPU
     opt.bind(grad)
@@ -32,19 +32,19 @@ def with_torch() -> None:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         step()
-    for k in range(1000):
-        if k == 500:
+    for k in range(replays):
+        if k == replays // 2:
             torch.cuda.synchronize()
             opt.lr = 0.01  # replays see it
         graph.replay()
     print(f"theta = {theta[0].item():.4f} after {opt.step_count} steps")
 
 
-def with_cupy() -> None:
+def with_cupy(elements: int, replays: int) -> None:
     """Do the same with CuPy."""
     import cupy
 
-    theta = cupy.zeros(1_000_000, cupy.float32)
+    theta = cupy.zeros(elements, cupy.float32)
     grad = cupy.empty_like(theta)
     opt = fastopt.Adam(theta, lr=0.1, capturable=True)
     opt.bind(grad)
@@ -60,11 +60,16 @@ def with_cupy() -> None:
         stream.begin_capture()
         step()
         graph = stream.end_capture()
-        for _ in range(1000):
+        for _ in range(replays):
             graph.launch()
     stream.synchronize()
     print(f"theta = {float(theta[0]):.4f} after {opt.step_count} steps")
 
 
 if __name__ == "__main__":
-    {"torch": with_torch, "cupy": with_cupy}[sys.argv[1] if len(sys.argv) > 1 else "torch"]()
+    parser = argparse.ArgumentParser(description="Capture a training step in a CUDA graph.")
+    parser.add_argument("library", nargs="?", choices=("torch", "cupy"), default="torch")
+    parser.add_argument("--elements", type=int, default=1_000_000)
+    parser.add_argument("--replays", type=int, default=1000)
+    given = parser.parse_args()
+    {"torch": with_torch, "cupy": with_cupy}[given.library](given.elements, given.replays)

@@ -43,19 +43,20 @@ def simulate(file, *arguments, **environment):
     return int(re.search(r"(\d+) passed", done.stdout)[1]), reasons
 
 
-@pytest.mark.parametrize(
-    ("file", "least"),
-    [
-        ("test_arrays.py", 38),
-        ("test_bench.py", 20),
-        ("test_matrix.py", 440),
-        ("test_narrow.py", 7),
-        ("test_turns.py", 12),
-    ],
-    ids=str,
-)
-def test_everything_in_the_simulator(file, least):
-    passed, reasons = simulate(f"simulated/{file}")
+# What runs in one process, and how many tests there are at least.
+TOGETHER = [
+    ("test_arrays.py", 38),
+    ("test_bench.py test_documents.py", 24),
+    ("test_matrix.py", 440),
+    ("test_narrow.py", 7),
+    ("test_turns.py", 12),
+]
+
+
+@pytest.mark.parametrize(("files", "least"), TOGETHER, ids=str)
+def test_everything_in_the_simulator(files, least):
+    first, *others = files.split()
+    passed, reasons = simulate(f"simulated/{first}", *(str(HERE / "simulated" / other) for other in others))
     peers = {"torch": "needs PyTorch", "optax": "needs Optax"}
     assert set(reasons) <= {why for peer, why in peers.items() if importlib.util.find_spec(peer) is None}
     assert passed + len(reasons) >= least
@@ -94,8 +95,8 @@ sys.exit(status)
 
 
 def test_all_files_of_the_simulator_are_run():
-    (mark,) = test_everything_in_the_simulator.pytestmark
-    assert {file for file, _ in mark.args[1]} == {file.name for file in (HERE / "simulated").glob("test_*.py")}
+    every = {file.name for file in (HERE / "simulated").glob("test_*.py")}
+    assert {file for files, _ in TOGETHER for file in files.split()} == every
 
 
 class TestWithoutAGpu:

@@ -33,13 +33,19 @@ if importlib.util.find_spec("torch"):
 
 
 def imitate_torch(monkeypatch):
-    """Have PyTorch make such tensors for fastopt, and answer for the current stream."""
+    """Have PyTorch make such tensors, whatever device it is asked for, and answer for its streams."""
     real = torch()
-    zeros = real.zeros
-    monkeypatch.setattr(real, "zeros", lambda *given, **kwargs: Tensor.of(zeros(*given, **kwargs)))
-    monkeypatch.setattr(real.cuda, "current_stream", lambda device: SimpleNamespace(cuda_stream=0))
-    monkeypatch.setattr(real.cuda, "Stream", lambda: SimpleNamespace(cuda_stream=7))
+
+    def imitated(maker):
+        return lambda *given, device=None, **kwargs: Tensor.of(maker(*given, **kwargs))
+
+    for name in ("zeros", "ones"):
+        monkeypatch.setattr(real, name, imitated(getattr(real, name)))
+    waits = {"wait_stream": lambda other: None}  # everything is done at once
+    monkeypatch.setattr(real.cuda, "current_stream", lambda device=None: SimpleNamespace(cuda_stream=0, **waits))
+    monkeypatch.setattr(real.cuda, "Stream", lambda: SimpleNamespace(cuda_stream=7, **waits))
     monkeypatch.setattr(real.cuda, "stream", contextlib.nullcontext)
+    monkeypatch.setattr(real.cuda, "synchronize", lambda: None)
 
 
 class ndarray(Device):  # noqa: N801  as CuPy calls it
@@ -55,6 +61,9 @@ class ndarray(Device):  # noqa: N801  as CuPy calls it
 
     def __getattr__(self, name):
         return getattr(self.array, name)
+
+    def __float__(self):
+        return float(self.array)
 
     def __iadd__(self, number):
         self.array += number
@@ -72,6 +81,9 @@ class Stream(contextlib.nullcontext):
 
     def __init__(self, *, non_blocking):
         super().__init__()
+
+    def synchronize(self):
+        """Everything was done at once."""
 
 
 class ElementwiseKernel:
@@ -102,6 +114,7 @@ def imitate_cupy(monkeypatch):
     module.asnumpy = lambda array: array.array.copy()
     module.zeros = lambda shape, dtype: ndarray(np.zeros(shape, dtype))
     module.empty = lambda shape, dtype: ndarray(np.empty(shape, dtype))
+    module.empty_like = lambda like: ndarray(np.empty_like(like.array))
     module.zeros_like = lambda like, dtype=None: ndarray(np.zeros_like(like.array, dtype))
     pool = SimpleNamespace(free_all_blocks=lambda: None)
     module.get_default_memory_pool = lambda: pool
