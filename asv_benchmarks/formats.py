@@ -105,7 +105,7 @@ def main() -> None:
             bytes_ = measure.bytes_of(storage.codecs())
             rows[name] = {"moved": bytes_.moved, "held": held, "theory": bytes_.read}
     streamed, _ = ours(size, rng, STORAGES["float32"])
-    functions["streaming", 0] = measure.stream(streamed)
+    functions["streaming", 0] = measure.streaming(streamed)
     functions["streaming", 0]()
     taken = measure.times(functions, rounds=1000, seconds=given.seconds)
     best = {name: min((taken[name, copy] for copy in range(COPIES)), key=statistics.median) for name in rows}

@@ -204,7 +204,7 @@ def roofline(given: argparse.Namespace, clock: Clock) -> Iterator[dict[str, Any]
     from fastopt._bench import gpu
 
     if clock.allows("roofline", "all optimizers"):
-        for speed in gpu.roofline(2**given.large, given.each):
+        for speed in gpu.roofline(2**given.large, seconds=given.each):
             fraction = f"{speed.streaming_fraction:.2f} of a copy"
             print(f"{speed.optimizer:9} {speed.ms:8.3f} ms {speed.gb_per_s:6.0f} GB/s, {fraction}", flush=True)
             yield speed._asdict()
