@@ -147,7 +147,7 @@ COMMANDS = {
     "fastopt bench --json new.json --plot new.png": ByTest("test_bench.py::test_table_json_and_picture"),
     "fastopt bench --json asv_benchmarks/results/cpu.json": ByTest("test_bench.py::test_table_json_and_picture"),
     "fastopt bench --compare old.json --factor 1.25": ByTest("test_bench.py::test_the_gate"),
-    "fastopt bench --optimizers module:Lion": ByTest("test_own_optimizer.py::test_bench"),
+    "fastopt bench --optimizers tests.own_optimizers:Lion": ByTest("test_own_optimizer.py::test_bench"),
     "fastopt bench --device cuda": ByTest("simulated/test_bench.py::test_what_is_measured_is_written"),
     "cd asv_benchmarks": NotRun("it is a part of the next", folder_is_there),
     "asv machine --yes": ByTest("test_asv.py::test_the_commands_that_are_documented"),
