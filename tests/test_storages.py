@@ -56,7 +56,7 @@ def test_the_list_has_all_that_is_accepted():
                 continue
             (group,) = opt._groups
             for grad, dtype in grads.items():
-                if group.take(dtype):
+                if group.use_dtype(dtype):
                     accepted.add(storage := storages.Storage(param, grad, states, rounding, master))
                     assert storages.STORAGES[storage.name] == storage
                     assert group.codecs == storage.codecs()
@@ -209,7 +209,7 @@ def test_the_loop_is_packed(kind, kwargs, monkeypatch):
     """Arithmetic and conversions in whole registers; at most the remainder one by one."""
     opt = fastopt.Adam(np.ones(3, kind), **kwargs)
     group = opt._groups[0]
-    assert group.take(np.dtype(kind))
+    assert group.use_dtype(np.dtype(kind))
     lines = kernel_lines(opt.spec(group.codecs), False, monkeypatch)
     for instruction in (r"v(mul|fn?m(add|sub)\d+)ps", "vsqrtps", "vdivps"):
         assert any(count(lines, instruction, wide) for wide in ("%zmm", "%ymm")), instruction

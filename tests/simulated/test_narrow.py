@@ -36,7 +36,7 @@ def pairs(on_cpu, on_device):
     """Return all arrays that steps write, of both."""
     for one, other in zip(on_cpu._states.values(), on_device._states.values(), strict=True):
         for a, b in zip(one, other, strict=True):
-            yield raw(a), raw(host(b.base.owner))
+            yield raw(a), raw(host(b.owner))
 
 
 @every_one_of(STORAGES.values())
