@@ -1,9 +1,12 @@
 """Every codec by itself, in NumPy: all patterns, rounding, means, what is not finite. Kernels are held to it
 elsewhere."""
 
+import itertools
+
 import ml_dtypes
 import numpy as np
 import pytest
+from llvmlite import ir
 
 from fastopt._storage import evaluator, random_bits
 from fastopt._storage.codecs import FLOAT, INT32
@@ -302,3 +305,47 @@ def test_the_builder_refuses_what_no_codec_uses():
     assert int(B.ashr(value(np.uint32(2**31)), INT32(31)).array) == 2**32 - 1
     with pytest.raises(KeyError):
         B.icmp_signed("~", INT32(1), INT32(2))
+
+
+class TestMemory:
+    """The evaluator at the addresses of the host, as an LLVM IR builder at those of a device."""
+
+    def pointer(self, b, array, i=0, lanes=1):
+        element = evaluator.value(array).type
+        address = value(np.uint64(array.ctypes.data))
+        single = b.gep(b.inttoptr(address, element.as_pointer(1)), [value(np.int64(i))])
+        return b.bitcast(single, ir.VectorType(element, lanes).as_pointer(1)) if lanes > 1 else single
+
+    def test_one_element(self):
+        array = np.arange(5, dtype=np.float32)
+        loaded = B.load(self.pointer(B, array, 3), align=4)
+        array[3] = 7
+        assert (loaded.array, loaded.type) == (3, FLOAT)
+        B.store(loaded, self.pointer(B, array, 1), align=4)
+        np.testing.assert_array_equal(array, np.float32([0, 3, 2, 7, 4]))
+
+    def test_a_vector(self):
+        array = np.arange(8, dtype=np.uint32)
+        whole = B.load(self.pointer(B, array, 4, lanes=4), align=4)
+        parts = [B.extract_element(whole, INT32(k)) for k in range(4)]
+        assert [(int(part.array), part.type) for part in parts] == [(k, INT32) for k in (4, 5, 6, 7)]
+        turned = ir.Constant(whole.type, ir.Undefined)
+        for k, part in enumerate(parts[::-1]):
+            turned = B.insert_element(turned, part, INT32(k))
+        B.store(turned, self.pointer(B, array, 0, lanes=4), align=4)
+        assert array.tolist() == [7, 6, 5, 4, 4, 5, 6, 7]
+
+    def test_what_is_misaligned_stops(self):
+        array = np.zeros(9, np.float32)
+        shift = array.ctypes.data % 16 == 0
+        with pytest.raises(RuntimeError, match="misaligned"):
+            B.load(self.pointer(B, array, int(shift), lanes=4), align=16)
+
+    def test_stores_where_a_condition_holds(self):
+        array, b = np.zeros(2, np.float32), Builder()
+        for outer, inner in itertools.product((False, True), repeat=2):
+            with b.if_then(value(np.bool_(outer))), b.if_then(value(np.bool_(inner))):
+                b.store(FLOAT(1), self.pointer(b, array), align=4)
+            assert array[0] == (outer and inner)
+        b.store(FLOAT(2), self.pointer(b, array, 1), align=4)
+        assert array[1] == 2

@@ -1,18 +1,21 @@
-"""The operations of an LLVM IR builder, computed at once by NumPy, on numbers or whole arrays.
+"""The operations of an LLVM IR builder, computed at once by NumPy, on numbers or whole arrays, and on host memory.
 
-With it :mod:`fastopt._storage.codecs` says what is stored, in the simulator and to whoever looks at a state, in the
-very words from which the kernels are compiled.
+With it :mod:`fastopt._storage.codecs` says what is stored to whoever looks at a state, and
+:mod:`fastopt._kernels.access` moves it in the simulator, in the very words from which the kernels are compiled.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
 
+from .._arrays.checks import Array
+from .._arrays.driver import view
 from .codecs import DOUBLE, FLOAT, HALF, Codec
 from .int8 import Scaled8
 
@@ -93,7 +96,9 @@ def _binary_of_floats(operation: Callable[..., Any]) -> Any:
 
 
 class Builder:
-    """What codecs use of a builder."""
+    """What is used of a builder. A pointer is an address, and a vector an array."""
+
+    _stores = True
 
     add, sub, mul = _binary(np.add), _binary(np.subtract), _binary(np.multiply)
     udiv = _binary(np.floor_divide)
@@ -114,8 +119,14 @@ class Builder:
     def sext(self, a: Any, type_: Any) -> Value:
         return Value(_signed(a).astype(f"i{type_.width // 8}").view(kind(type_)), type_)
 
+    def sitofp(self, a: Any, type_: Any) -> Value:
+        return Value(_signed(a).astype(kind(type_)), type_)
+
     def bitcast(self, a: Any, type_: Any) -> Value:
-        return Value(np.asarray(_of(a)).view(kind(type_)), type_)
+        numbers = np.asarray(_of(a))
+        return Value(numbers if isinstance(type_, ir.PointerType) else numbers.view(kind(type_)), type_)
+
+    inttoptr = bitcast
 
     def select(self, condition: Any, a: Any, b: Any) -> Value:
         return Value(np.where(_of(condition), _of(a), _of(b)), a.type)
@@ -132,6 +143,43 @@ class Builder:
 
     def extract_value(self, values: Any, index: int) -> Any:
         return values[index]
+
+    def gep(self, pointer: Value, indices: list[Any]) -> Value:
+        (i,) = indices
+        return Value(pointer.array + _of(i) * np.uint64(kind(pointer.type.pointee).itemsize), pointer.type)
+
+    def load(self, pointer: Value, align: int) -> Value:
+        return Value(_memory(pointer, align).copy(), pointer.type.pointee)
+
+    def store(self, value: Any, pointer: Value, align: int) -> None:
+        if self._stores:
+            _memory(pointer, align)[...] = _of(value)
+
+    @contextmanager
+    def if_then(self, condition: Value) -> Iterator[None]:
+        """Store only where the condition holds; whatever else is in the block is computed."""
+        before, self._stores = self._stores, self._stores and bool(condition.array)
+        yield
+        self._stores = before
+
+    def extract_element(self, vector: Value, index: Any) -> Value:
+        return Value(vector.array[_of(index)], vector.type.element)
+
+    def insert_element(self, vector: Any, value: Value, index: Any) -> Value:
+        known = isinstance(vector, Value)
+        numbers = vector.array.copy() if known else np.empty(vector.type.count, kind(value.type))
+        numbers[_of(index)] = value.array
+        return Value(numbers, vector.type)
+
+
+def _memory(pointer: Value, align: int) -> Array:
+    """Return what a pointer points to."""
+    pointee = pointer.type.pointee
+    if int(pointer.array) % align:
+        raise RuntimeError("misaligned address: a device stops there")
+    if isinstance(pointee, ir.VectorType):
+        return view(int(pointer.array), kind(pointee.element), pointee.count)
+    return view(int(pointer.array), kind(pointee), 1).reshape(())
 
 
 #: Random bits in the middle of what stochastic rounding takes of them, of 16 as of 20: rounding to nearest.
