@@ -10,7 +10,8 @@ import pytest
 import fastopt
 from fastopt._bench.catalog import OPTIMIZERS
 from fastopt._engine import plan
-from fastopt._kernels import access as memory
+from fastopt._kernels import access
+from fastopt._kernels.targets import CPU
 from fastopt._storage import formats, random_bits
 from fastopt._storage.evaluator import Builder, value
 
@@ -232,9 +233,11 @@ class TestRoundingAtRandom:
     def test_the_elements_beyond_2_to_the_32(self):
         """The key of a chunk changes with the upper half of its start."""
 
+        key_of = access.of(CPU, "float32 float32").key
+
         @numba.njit
         def keys(seed, step, tensor, first):
-            return memory.key(seed, step, tensor, first)
+            return key_of(seed, step, tensor, first)
 
         every = itertools.product((0, 1, 2**32), (0, 1), (0, 1), (0, 2**32, 2**33))
         found = [(numbers, keys(*numbers)) for numbers in every]

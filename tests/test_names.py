@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 import fastopt
-from fastopt._kernels import compiler
-from fastopt._kernels.symbols import SOURCES, UNKNOWN, digest
+from fastopt._kernels import access, compiler
+from fastopt._kernels.symbols import SOURCES, UNKNOWN, _describe, digest
+from fastopt._kernels.targets import CPU
 
 from .test_imports import MODULES, imported
 
@@ -55,7 +56,7 @@ def test_code_around_an_update_shows_no_other_symbol_of_ours():
 
 
 def test_what_the_digest_does_not_see_is_in_the_stamp():
-    """Intrinsics are known by name: what they are made of is in two folders, of which every module is in the stamp.
+    """Intrinsics are known by what is said of them: what they are made of is in two folders, all of it in the stamp.
 
     So is what hands in what is compiled in the place of a function.
     """
@@ -72,6 +73,31 @@ def test_what_the_digest_does_not_see_is_in_the_stamp():
     assert made - inside - typed == {"_arrays.headers", "_api.jitable"}
     for name in inside:
         assert all(other in inside | {name} or other.startswith("_arrays") for other in imported(name) if other)
+
+
+def test_operations_on_memory_are_told_apart():
+    """By layout, by what they do, and by each of what they were made for."""
+    pair, wide = "float32 float32", "float64 float64"
+    made = [
+        access.of(CPU, pair, lanes, scalars, nonfinite)
+        for lanes in (1, 2)
+        for scalars in (0, 1)
+        for nonfinite in (0, 1)
+    ]
+    made.append(access.of(CPU, wide))
+    found = [digest(getattr(memory, name)) for memory in made for name in ("load", "store", "load_scalars", "key")]
+    assert len(set(found)) == len(found) == 36
+    assert not any(text.startswith(UNKNOWN) for text in found)
+    assert digest(access.Access(CPU, wide, 1, 0, nonfinite=True).key) == digest(access.of(CPU, wide).key)
+
+
+def test_what_others_say_of_their_intrinsics_does_not_count():
+    def typing(typingctx, x):
+        return None
+
+    typing.contents = "cpu 'float32 float32'"
+    one = numba.extending.intrinsic(typing)
+    assert typing.contents not in _describe(one, {})
 
 
 def helper_module(text):

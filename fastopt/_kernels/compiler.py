@@ -23,11 +23,11 @@ from numba.core.compiler import Compiler
 from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import register_jitable
 
-from .._arrays import headers
+from .._arrays import driver, headers
 from .._storage.int8 import BLOCK
 from .._storage.layout import Layout
 from .._storage.layout import layout as layout_of
-from . import cpu
+from . import access, cpu, targets
 from .cache import KernelCache
 from .symbols import digest, named
 
@@ -77,10 +77,6 @@ class Spec(NamedTuple):
     def lanes(self) -> int:
         """How many elements of each array a thread of a GPU moves at a time."""
         return DEVICE_BYTES // self.compute.itemsize
-
-    @property
-    def scalar_layout(self) -> tuple[np.dtype[Any], ...]:
-        return (self.compute,) * self.scalars
 
     @property
     def values(self) -> types.Type:
@@ -182,7 +178,7 @@ def run(rule: Callable[..., Any], codecs: str, reproducible: bool) -> Callable[.
 @functools.cache
 def sweep(spec: Spec, parallel: bool) -> Any:
     """Return the kernel that updates all tensors of one dtype."""
-    function = cpu.make_sweep(run(spec.rule, spec.text, spec.reproducible), spec.text, spec.scalar_layout)
+    function = cpu.make_sweep(run(spec.rule, spec.text, spec.reproducible), spec.text, spec.scalars)
     signature = types.void(TABLE, VECTOR, MATRIX, spec.values, types.int64, types.int64)
     return _compile(function, signature, reproducible=spec.reproducible, parallel=parallel)
 
@@ -190,7 +186,7 @@ def sweep(spec: Spec, parallel: bool) -> Any:
 @functools.cache
 def direct(spec: Spec) -> Any:
     """Return the kernel that checks and updates one small tensor."""
-    function = cpu.make_direct(run(spec.rule, spec.text, spec.reproducible), spec.text, spec.scalar_layout)
+    function = cpu.make_direct(run(spec.rule, spec.text, spec.reproducible), spec.text, spec.scalars)
     signature = types.int64(VECTOR, MATRIX, TABLE, spec.values, types.int64, types.int64, types.int64, types.int64)
     return _compile(function, signature, reproducible=spec.reproducible)
 
@@ -208,7 +204,8 @@ def device_kernel(spec: Spec, on_device: bool) -> tuple[Callable[..., None], Any
     """Return the CUDA sweep and its signature; `on_device`: the scalars of a step are in memory there."""
     from . import cuda as loops  # loads numba.cuda
 
-    function = loops.make_sweep(spec.rule, device_storage(spec), spec.lanes, len(spec.layout.scales), on_device)
+    one, packed = (device_access(spec, lanes) for lanes in (1, spec.lanes))
+    function = loops.make_sweep(spec.rule, one, packed, on_device)
     values = types.uint64 if on_device else types.UniTuple(numba.from_dtype(spec.compute), spec.scalars)
     step = types.uint64 if on_device else types.int64
     return function, types.void(types.uint64, types.int64, types.uint64, types.int64, values, types.int64, step)
@@ -219,17 +216,10 @@ def device_threads(spec: Spec, usual: int) -> int:
     return BLOCK // spec.lanes if spec.layout.scales else usual
 
 
-def device_storage(spec: Spec) -> Any:
-    """Return how a kernel reads and writes on a GPU, or in the simulator."""
-    from .._arrays import driver
-
-    if driver.simulated():
-        from . import simulator
-
-        return simulator.Storage(spec.layout, spec.lanes, spec.scalars)
-    from . import cuda_access
-
-    return cuda_access.Storage(spec.layout, spec.lanes, spec.scalars)
+def device_access(spec: Spec, lanes: int) -> access.Access:
+    """Return how a kernel on a GPU, or in the simulator, moves so many elements at a time."""
+    target = targets.SIMULATOR if driver.simulated() else targets.cuda()
+    return access.of(target, spec.text, lanes, spec.scalars)
 
 
 @functools.cache
@@ -244,7 +234,7 @@ def device_counter_kernel(values: Callable[..., Any], spec: Spec) -> tuple[Calla
     """Return the CUDA kernel that counts a step and works out its scalars, and its signature."""
     from . import cuda as loops
 
-    return loops.make_counter(values, device_storage(spec)), types.void(types.uint64, types.uint64)
+    return loops.make_counter(values, device_access(spec, 1)), types.void(types.uint64, types.uint64)
 
 
 _advances: dict[tuple[str, Spec, int], Any] = {}

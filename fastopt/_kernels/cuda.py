@@ -1,7 +1,6 @@
 """The CUDA sweep: one launch for all tensors of a device.
 
-Loaded only when a kernel for a GPU is compiled. `memory` is :class:`fastopt._kernels.cuda_access.Storage`, or its
-counterpart for the simulator.
+Loaded only when a kernel for a GPU is compiled.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from typing import Any
 from numba import cuda, int32
 
 from .._storage.int8 import BLOCK
+from .access import Access
 
 
 def _for_one(rule):
@@ -29,43 +29,33 @@ def _for_four(rule):
 _UNROLLED = {1: _for_one, 2: _for_two, 4: _for_four}
 
 
-def _together(memory, count):
+def _together(target, count):
     """Return the function that makes a tuple of `count` entries of shared memory."""
     last = count - 1
     if last == 0:
-        return memory.rule(lambda shared: (shared[0],))
-    others = _together(memory, last)
-    return memory.rule(lambda shared: (*others(shared), shared[last]))
+        return target.rule(lambda shared: (shared[0],))
+    others = _together(target, last)
+    return target.rule(lambda shared: (*others(shared), shared[last]))
 
 
-def make_sweep(rule: Callable[..., Any], memory: Any, lanes: int, scales: int, on_device: bool) -> Callable[..., None]:
+def make_sweep(rule: Callable[..., Any], single: Access, packed: Access, on_device: bool) -> Callable[..., None]:
     """Return the kernel ``sweep(table, tensors, chunks, count, values, seed, step)``.
 
     ``table[k, t]`` is the address of array `k` of tensor `t` (the gradient, the parameter, the states), of `tensors`;
     ``chunks[c]`` is (tensor, start, length), of `count`. Blocks take turns at chunks. `values` are the scalars of the
-    step and `step` its number, or, `on_device`, where they are. With `scales` scales for each block of numbers, a
-    block of threads takes a block of numbers at a time, `lanes` a thread; otherwise as many as it has threads, then
-    what is left.
+    step and `step` its number, or, `on_device`, where they are. A thread takes as many elements at a time as `packed`
+    does, or one, with `single`, where that cannot be. Where there are scales, a block of threads takes a block of
+    numbers at a time.
     """
-    rule = memory.rule(rule)
-    one, packed = memory.rule(_for_one(rule)), memory.rule(_UNROLLED[lanes](rule))
-    column, chunk, advance, aligned, load_scalars = (
-        memory.column,
-        memory.chunk,
-        memory.advance,
-        memory.aligned,
-        memory.load_scalars,
-    )
-    load_one, load_packed, load_some = memory.load_one, memory.load_packed, memory.load_some
-    store_one, store_packed, store_some = memory.store_one, memory.store_packed, memory.store_some
-    key, bits_at, read_step = memory.key, memory.bits_at, memory.read_step
-    room = 2 * scales
-    read_scales, store_scales, rescale, absmaxes_of = (
-        memory.scales,
-        memory.store_scales,
-        memory.rescale,
-        memory.absmaxes,
-    )
+    target, lanes, room = packed.target, packed.lanes, len(packed.no_finite_absmaxes)
+    rule = target.rule(rule)
+    rule_of_one, rule_of_all = target.rule(_for_one(rule)), target.rule(_UNROLLED[lanes](rule))
+    load_one, store_one = single.load, single.store
+    load, store, load_some, store_some = packed.load, packed.store, packed.load_some, packed.store_some
+    column, chunk, advance, aligned = packed.column, packed.chunk, packed.advance, packed.aligned
+    key, bits_at, read_step, load_scalars = packed.key, packed.bits_at, packed.read_step, packed.load_scalars
+    scales_of, store_scales, rescale = packed.scales, packed.store_scales, packed.rescale
+    finite_absmaxes, no_absmaxes = packed.finite_absmaxes, packed.no_finite_absmaxes
 
     def sweep(table, tensors, chunks, count, values, seed, step):
         s = load_scalars(values) if on_device else values
@@ -78,11 +68,11 @@ def make_sweep(rule: Callable[..., Any], memory: Any, lanes: int, scales: int, o
             whole = length - length % lanes if aligned(addresses) else 0
             i = cuda.threadIdx.x * lanes
             while i < whole:
-                store_packed(addresses, i, packed(s, load_packed(addresses, i, ())), bits_at(first, i), ())
+                store(addresses, i, rule_of_all(s, load(addresses, i, ())), bits_at(first, i), ())
                 i += cuda.blockDim.x * lanes
             i = whole + cuda.threadIdx.x
             while i < length:
-                store_one(addresses, i, one(s, load_one(addresses, i, ())), bits_at(first, i), ())
+                store_one(addresses, i, rule_of_one(s, load_one(addresses, i, ())), bits_at(first, i), ())
                 i += cuda.blockDim.x
             c += cuda.gridDim.x
 
@@ -99,23 +89,23 @@ def make_sweep(rule: Callable[..., Any], memory: Any, lanes: int, scales: int, o
                 addresses = advance(column(table, tensors, tensor), start + begin)
                 n = min(BLOCK, length - begin)
                 rand = bits_at(key(seed, number, tensor, start), start + begin + i)
-                before = read_scales(addresses)
+                before = scales_of(addresses)
                 whole = aligned(addresses) and i + lanes <= n
                 cuda.syncthreads()  # all have read what the block before left in `shared`
                 if cuda.threadIdx.x < room:
                     shared[cuda.threadIdx.x] = 0
                 cuda.syncthreads()
                 if i < n:
-                    rows = load_packed(addresses, i, before) if whole else load_some(addresses, i, n, before)
-                    new = packed(s, rows)
-                    absmaxes = absmaxes_of(new)
+                    rows = load(addresses, i, before) if whole else load_some(addresses, i, n, before)
+                    new = rule_of_all(s, rows)
+                    absmaxes = finite_absmaxes(no_absmaxes, new)
                     for k in range(room):
                         cuda.atomic.max(shared, k, absmaxes[k])
                 cuda.syncthreads()
                 if i < n:
                     after = rescale(before, together(shared))
                     if whole:
-                        store_packed(addresses, i, new, rand, after)
+                        store(addresses, i, new, rand, after)
                     else:
                         store_some(addresses, i, n, new, rand, after)
                     if i == 0:
@@ -123,13 +113,13 @@ def make_sweep(rule: Callable[..., Any], memory: Any, lanes: int, scales: int, o
                 begin += BLOCK
             c += cuda.gridDim.x
 
-    if not scales:
+    if not room:
         return sweep
-    together = _together(memory, room)
+    together = _together(target, room)
     return sweep_blocks
 
 
-def make_counter(values: Callable[..., Any], memory: Any) -> Callable[..., None]:
+def make_counter(values: Callable[..., Any], memory: Access) -> Callable[..., None]:
     """Return the kernel ``advance(clock, out)``: count the step on the device and work out its scalars there."""
     count_step, store_scalars = memory.count_step, memory.store_scalars
 

@@ -127,7 +127,7 @@ def _described_by_name(thing: Any, seen: dict[int, int]) -> str:
     if name is not None:
         return name
     if isinstance(thing, _Intrinsic):
-        return f"intrinsic {_function(function, seen)}"
+        return f"intrinsic {_operation(function) or _function(function, seen)}"
     return _function(thing, seen) if isinstance(thing, FunctionType) else _unknown(thing)
 
 
@@ -144,6 +144,12 @@ def _public_name(thing: Any, function: Any) -> str | None:
     for part in path.split("."):
         found = getattr(found, part, None)
     return f"{module}.{path}" if found is thing else None
+
+
+def _operation(definition: Any) -> str | None:
+    """Return what :mod:`fastopt._kernels.targets` says of an intrinsic of its own; all else of it is in the stamp."""
+    own = str(getattr(definition, "__module__", None)).rpartition(".")[0] in SOURCES
+    return getattr(definition, "contents", None) if own else None
 
 
 def _unknown(thing: Any) -> str:

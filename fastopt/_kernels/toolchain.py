@@ -1,7 +1,7 @@
 """The compiler of GPU kernels: everything that is particular to that of numba-cuda.
 
 Another compiler of Python for GPUs takes its place by answering to the names here and in
-:mod:`fastopt._kernels.cuda_access`.
+:func:`fastopt._kernels.targets.cuda`.
 """
 
 from __future__ import annotations

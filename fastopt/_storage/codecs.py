@@ -1,8 +1,8 @@
 """Codecs: how a number lies in memory, written once for every target.
 
-A codec says what is stored of each number, and how one becomes the other, in the operations of an LLVM IR builder. The
-CPU (:mod:`fastopt._kernels.access`) and the GPU (:mod:`fastopt._kernels.cuda_access`) hand in their builder;
-:class:`fastopt._storage.evaluator.Builder` computes at once, in NumPy.
+A codec says what is stored of each number, and how one becomes the other, in the operations of an LLVM IR builder:
+that of a kernel which is being compiled (:mod:`fastopt._kernels.access`), or one that computes at once, in NumPy
+(:class:`fastopt._storage.evaluator.Builder`).
 
 The compute dtype is float32, or float64 for parameters in float64. `rand` is 32 random bits for the formats with
 stochastic rounding: a number is rounded up with the probability that keeps its mean exact. Rounded to nearest, an

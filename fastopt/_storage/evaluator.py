@@ -141,9 +141,6 @@ class Builder:
         assert operator == "uno"
         return Value(np.isnan(_of(a)) | np.isnan(_of(b)), ir.IntType(1))
 
-    def extract_value(self, values: Any, index: int) -> Any:
-        return values[index]
-
     def gep(self, pointer: Value, indices: list[Any]) -> Value:
         (i,) = indices
         return Value(pointer.array + _of(i) * np.uint64(kind(pointer.type.pointee).itemsize), pointer.type)

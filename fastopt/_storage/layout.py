@@ -74,9 +74,9 @@ class Layout:
         place = i if row in self.fields else b.udiv(i, INT64(BLOCK))
         return b.mul(place, INT64(self.dtypes[row].itemsize))
 
-    def scale(self, b: Any, scales: Any, k: int) -> Any:
-        """Return the scale of codec number `k` in a tuple of all scales, or None if it has none."""
-        return b.extract_value(scales, list(self.scales).index(k)) if k in self.scales else None
+    def scale(self, scales: Sequence[Any], k: int) -> Any:
+        """Return the scale of codec number `k` among all scales, or None if it has none."""
+        return scales[list(self.scales).index(k)] if k in self.scales else None
 
 
 @functools.cache

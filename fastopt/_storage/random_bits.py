@@ -53,17 +53,3 @@ def next_bits(b: Any, rand: Any) -> Any:
 def random(b: Any, rand: Any, bits: int) -> Any:
     """Return a random integer of so many bits."""
     return b.and_(rand, INT32((1 << bits) - 1))
-
-
-def intrinsics(intrinsic: Any, types: Any) -> tuple[Any, Any, Any]:
-    """Return :func:`key`, :func:`bits_at` and :func:`next_bits` for compiled code by a target's decorator."""
-    rand, index = types.uint32, types.int64
-
-    def code(function: Any) -> Any:
-        return lambda context, builder, signature, args: function(builder, *args)
-
-    return (
-        intrinsic(lambda typingctx, seed, step, tensor, first: (rand(index, index, index, index), code(key))),
-        intrinsic(lambda typingctx, key, i: (rand(rand, index), code(bits_at))),
-        intrinsic(lambda typingctx, rand: (rand(rand), code(next_bits))),
-    )
