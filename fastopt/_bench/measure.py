@@ -7,6 +7,7 @@ shared machine's memory can change by half within minutes.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import random
 import statistics
@@ -144,7 +145,7 @@ def streaming(optimizer: Optimizer) -> Callable[[], None]:
     table = group.table.copy()
     table[0] = gather.bound.found[0]
     arguments = (table, group.items, group.chunks, values, 0, 0)
-    kernels = threads.Kernels(spec, group.elements)
+    kernels = threads.Kernels(functools.partial(compiler.sweep, spec), group.elements)
 
     def run() -> None:
         assert optimizer._groups  # kept alive here, as its arrays are in the table by their addresses alone

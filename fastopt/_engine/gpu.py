@@ -69,7 +69,7 @@ class DeviceGroup(Group):
             self._clock = driver.copy_of(np.zeros(2, np.float64)) if capturable else None
         self._handle = 0
         written = [*params, *(a for row in self.states for a in row)]
-        self._makers = gpu.makers(written)  # the streams on which arrays of the next step are made
+        self.makers = gpu.makers(written)  # the streams on which arrays of the next step are made
         self._addresses = tuple(driver.argument(driver.address_of(a)) for a in (self._table, self._chunks))
 
     @property
@@ -114,7 +114,7 @@ class DeviceGroup(Group):
         check_gradient(name, view, like, p)
         check_like(name, view, like, p)
         if view.stream is not None:
-            self._makers.add(view.stream)
+            self.makers.add(view.stream)
         identity = _identity(grad)
         found = _Known(_nothing if identity is None else weakref.ref(grad), identity, view.address, view.dtype)
         self._known[t] = None if identity is None else found
@@ -158,7 +158,7 @@ class DeviceGroup(Group):
                 "gradients are at other addresses than at the last step before the capture: take a step with the very "
                 "gradients that the graph will use, then capture"
             )
-        if others := self._makers - {self._handle}:
+        if others := self.makers - {self._handle}:
             raise RuntimeError(
                 f"arrays of the step say that they are made on the streams {sorted(others)}, for which a step in a "
                 "graph cannot wait: make them on the stream that is captured"
@@ -169,8 +169,8 @@ class DeviceGroup(Group):
         assert self.spec is not None  # prepare() comes first
         handle = self._handle
         with driver.on(self.device):
-            wait_for(self._makers, handle)
-            self._makers.clear()
+            wait_for(self.makers, handle)
+            self.makers.clear()
             if not np.array_equal(self.found, self._sent):
                 self._uploads.send(self.found, driver.address_of(self._table), handle)  # its first row
                 self._sent[:] = self.found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ import numpy as np
 from .._arrays.checks import Array, fits, format_of
 from .._arrays.structure import Structure
 from .._arrays.view import view_of
+from .._kernels import compiler
 from .._kernels.compiler import Spec
 from . import threads
 from .scalars import Packer
@@ -118,7 +120,7 @@ class Group:
         if stream is not None:
             raise TypeError(f"{self.label('params', 0)} is on the CPU, where a step takes no stream; got {stream!r}")
         if spec is not self.spec:
-            kernels = threads.Kernels(spec, self.elements)
+            kernels = threads.Kernels(functools.partial(compiler.sweep, spec), self.elements)
             kernels.prepare()
             self.kernels, self.spec, self.values = kernels, spec, Packer(spec.scalars, spec.compute)
         elif self.kernels.large:  # how many threads may have changed

@@ -81,7 +81,7 @@ class Single:
             work.table[:, 0] = [a.ctypes.data for a in arrays]
         if answer in (UNSURE, LARGE):
             size = arrays[1].size
-            kernels = threads.Kernels(self.spec, size)
+            kernels = threads.Kernels(functools.partial(compiler.sweep, self.spec), size)
             kernels.prepare()
             threads.launch([(kernels, (work.table, *_cached_chunks((size,)), work.scalars.array, seed, step))])
         self._spare.append(work)

@@ -19,7 +19,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import starmap
 from operator import call
 from pathlib import Path
@@ -28,8 +28,6 @@ from typing import Any
 import numba
 from numba.core.compiler_lock import global_compiler_lock
 from numba.np.ufunc import parallel as _layer
-
-from .._kernels import compiler
 
 # Below this many elements a parallel launch costs more than it saves. Measured with float32 Adam on
 # 2 threads: 5.4 µs serial beside 4.7 µs at 2^14 elements, 12.5 beside 9.2 at 2^15.
@@ -138,7 +136,13 @@ def layer() -> str:
 
 
 class Kernels:
-    """The sweeps of a spec over so many elements, `serial` and `in_parallel`, each compiled when it is first needed.
+    """A sweep over so many elements, `serial` and `in_parallel`, each compiled when it is first needed.
+
+    Parameters
+    ----------
+    sweep : callable
+        ``sweep(parallel)`` compiles it.
+    elements : int
 
     Attributes
     ----------
@@ -146,14 +150,14 @@ class Kernels:
         How many threads the next launch takes; set by :meth:`prepare`.
     """
 
-    def __init__(self, spec: compiler.Spec, elements: int) -> None:
-        self._spec, self.large, self.threads = spec, elements >= PARALLEL_FROM, 1
+    def __init__(self, sweep: Callable[[bool], Any], elements: int) -> None:
+        self._sweep, self.large, self.threads = sweep, elements >= PARALLEL_FROM, 1
 
     def __getattr__(self, name: str) -> Any:  # of an attribute that is not there yet
         # functools.cached_property would do, but that Python 3.11's holds a lock meanwhile, which a fork leaves held.
         if name not in ("serial", "in_parallel"):
             raise AttributeError(name)
-        kernel = self.__dict__[name] = compiler.sweep(self._spec, name == "in_parallel")
+        kernel = self.__dict__[name] = self._sweep(name == "in_parallel")
         return kernel
 
     def prepare(self) -> None:

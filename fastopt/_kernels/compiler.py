@@ -200,6 +200,13 @@ def gather() -> Any:
     return _compile(headers.gather, signature, nogil=False)  # what it looks at must stay where it is
 
 
+@functools.cache
+def sums(codec: str, parallel: bool) -> Any:
+    """Return the kernel that reduces arrays in a codec, or results."""
+    signature = types.void(TABLE, MATRIX, types.uint64, types.uint64)
+    return _compile(cpu.make_sums(codec), signature, parallel=parallel)
+
+
 def device_kernel(spec: Spec, on_device: bool) -> tuple[Callable[..., None], Any]:
     """Return the CUDA sweep and its signature; `on_device`: the scalars of a step are in memory there."""
     from . import cuda as loops  # loads numba.cuda
@@ -228,6 +235,24 @@ def device_sweep(spec: Spec, on_device: bool, device: int) -> Any:
     from . import toolchain
 
     return toolchain.compiled(*device_kernel(spec, on_device), **DEVICE)
+
+
+def device_sums_kernel(codec: str) -> tuple[Callable[..., None], Any]:
+    """Return the CUDA kernel that reduces arrays in a codec, or results, and its signature."""
+    from . import cuda as loops
+
+    target = targets.SIMULATOR if driver.simulated() else targets.cuda()
+    address = types.uint64
+    return loops.make_device_sums(target, codec), types.void(address, address, types.int64, address, address)
+
+
+@functools.cache
+def device_sums(codec: str, device: int) -> Any:
+    """Return the compiled one on the GPU `device`, which is the current one."""
+    from . import toolchain
+
+    del device
+    return toolchain.compiled(*device_sums_kernel(codec), **DEVICE)
 
 
 def device_counter_kernel(values: Callable[..., Any], spec: Spec) -> tuple[Callable[..., None], Any]:

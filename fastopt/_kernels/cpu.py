@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from numba import prange
 from numba.extending import register_jitable
 
@@ -17,6 +18,7 @@ from .._storage.int8 import BLOCK
 from .._storage.layout import layout as layout_of
 from . import access
 from .array_tuples import addresses as addresses_of
+from .reduce import LANES, RESULTS, Elements
 from .symbols import named_by_contents
 from .targets import CPU
 
@@ -177,3 +179,50 @@ def make_direct(run: Callable[..., None], codecs: str, scalars: int) -> Callable
         return DONE
 
     return direct
+
+
+def make_sums(codec: str) -> Callable[..., None]:
+    """Return ``sums(table, chunks, squares, largest)`` for the CPU, serial or parallel.
+
+    ``table[0, t]`` is the address of tensor `t`; of results, ``table[0, 0]`` that of the sums and ``table[1, 0]`` that
+    of the largest. ``chunks[c]`` is (tensor, start, length). At ``squares[c]`` comes the sum of squares of a chunk, at
+    ``largest[c]`` its largest absolute value.
+    """
+    own = Elements(CPU, codec)
+    term, larger, read, write, write_bits, lanes = own.term, own.larger, own.read, own.write, own.write_bits, own.lanes
+    itemsize, no_bits, results = own.itemsize, own.no_bits, codec == RESULTS
+
+    @inside
+    def rows(address, biggest, n, sums):
+        bits = no_bits
+        for row in range(n // LANES):
+            for j in range(LANES):
+                write(sums, j, read(sums, j) + term(address, row * LANES + j))
+                bits = larger(address, biggest, row * LANES + j, bits)
+        done = n - n % LANES
+        for j in range(n % LANES):
+            write(sums, j, read(sums, j) + term(address, done + j))
+            bits = larger(address, biggest, done + j, bits)
+        return bits
+
+    @inside
+    def chunk_of(address, biggest, n, squares, largest, c):
+        sums = lanes()
+        for j in range(LANES):
+            write(sums, j, 0.0)
+        write_bits(largest, c, rows(address, biggest, n, sums))
+        width = LANES // 2
+        while width > 0:
+            for j in range(width):
+                write(sums, j, read(sums, j) + read(sums, j + width))
+            width //= 2
+        write(squares, c, read(sums, 0))
+
+    def sums(table, chunks, squares, largest):
+        for c in prange(chunks.shape[0]):
+            before = chunks[c, 1] * itemsize
+            address = table[0, chunks[c, 0]] + np.uint64(before)
+            biggest = table[table.shape[0] - 1, 0] + np.uint64(before) if results else address
+            chunk_of(address, biggest, chunks[c, 2], squares, largest, c)
+
+    return sums

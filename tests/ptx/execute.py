@@ -18,7 +18,7 @@ GARBAGE = 0xDB
 _ADDRESS = re.compile(r"\[([%$\w~]+)(?:\+(-?\d+))?\]")
 _MEMORY = re.compile(r"(ld|st)\.(global|shared)(?:\.v([24]))?\.(\w+)")
 _PARAMETER = re.compile(r"(ld|st)\.param\.(\w+)")
-_ATOMIC = re.compile(r"atom(?:\.relaxed\.(?:cta|gpu|sys))?\.shared(?:\.cta)?\.max\.([us]32)")
+_ATOMIC = re.compile(r"atom(?:\.relaxed\.(?:cta|gpu|sys))?\.shared(?:\.cta)?\.max\.([us](?:32|64))")
 _FLOAT = {"0f": ("u4", "f32"), "0d": ("u8", "f64")}
 
 

@@ -118,6 +118,20 @@ def test_atomic_maximum():
     assert (execute(body) == 3).all()
 
 
+def test_atomic_maximum_of_64_bits():
+    body = """
+        setp.ne.u32 %p1, %r1, 0;
+        @%p1 bra $WAIT;
+        mov.u64 %rd6, 5; st.shared.u64 [%rd4], %rd6;
+    $WAIT:
+        bar.sync 0;
+        cvt.u64.u32 %rd6, %r1; shl.b64 %rd6, %rd6, 32; add.s64 %rd6, %rd6, 7;
+        atom.shared.max.u64 %rd7, [%rd4], %rd6;
+        bar.sync 0;
+        ld.shared.u64 %rd8, [%rd4]; shr.u64 %rd8, %rd8, 32; cvt.u32.u64 %r4, %rd8; st.global.u32 [%rd3], %r4;"""
+    assert (execute(body) == THREADS - 1).all()
+
+
 def test_vectors_and_narrow_numbers():
     """Four bytes at a time, and the sign of one of them."""
     body = """

@@ -1,0 +1,163 @@
+"""Reductions of gradients: sums of squares and largest absolute values, per tensor and over all.
+
+Each is a pass of its own over the gradients, with the same bits for any number of threads, any cut into groups, and on
+a GPU (:mod:`fastopt._kernels.reduce`). On a GPU nothing is waited for until the results are read.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .._arrays import driver, gpu
+from .._arrays.checks import Array
+from .._kernels import compiler
+from .._kernels.reduce import CHUNK, RESULTS
+from . import streams, threads
+from .gpu import DeviceGroup, wait_for
+from .plan import Group, chunks_of
+
+
+class Reduced(NamedTuple):
+    """What is known of the gradients of a step.
+
+    Attributes
+    ----------
+    squares : ndarray of float64
+        The sum of the squares of each tensor, in the order of the parameters.
+    largest : ndarray of float64
+        The largest absolute value of each; NaN where there is one, 0 where there is nothing.
+    total, most : float
+        The same over all tensors.
+    """
+
+    squares: Array
+    largest: Array
+    total: float
+    most: float
+
+    @property
+    def finite(self) -> bool:
+        """Whether every element is finite."""
+        return bool(np.isfinite(self.most))
+
+
+def _passes(sizes: Sequence[int]) -> tuple[Array, Array]:
+    """Return the chunks of tensors of these sizes, and those of their results: for each tensor those of its chunks."""
+    _, chunks = chunks_of(sizes, CHUNK)
+    bounds = np.searchsorted(chunks[:, 0], np.arange(len(sizes) + 1))
+    return chunks, np.stack([np.zeros(len(sizes), np.int64), bounds[:-1], np.diff(bounds)], axis=1)
+
+
+class _Host:
+    """The reduction of the tensors of a group in the host's memory."""
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        self._chunks, self._of_tensors = _passes(sizes)
+        self._elements = sum(sizes)
+        self._found = np.zeros((2, len(self._chunks)), np.float64)
+        self.found = np.zeros((2, len(sizes)), np.float64)
+        self._codec = ""
+
+    def run(self, addresses: Array, codec: str) -> None:
+        """Reduce the tensors at `addresses`."""
+        if codec != self._codec:
+            self._codec = codec
+            self._kernels = threads.Kernels(functools.partial(compiler.sums, codec), self._elements)
+            self._folds = threads.Kernels(functools.partial(compiler.sums, RESULTS), len(self._chunks))
+        self._kernels.prepare()
+        self._folds.prepare()
+        table = addresses.astype(np.uint64).reshape(1, -1)
+        first, second = _rows(self._found), _rows(self.found)
+        threads.launch(
+            [(self._kernels, (table, self._chunks, *first)), (self._folds, (first[:, None], self._of_tensors, *second))]
+        )
+
+
+def _rows(found: Array) -> Array:
+    """Return the addresses of the rows of an array of results."""
+    return np.array([found.ctypes.data, found.ctypes.data + found.strides[0]], np.uint64)
+
+
+class _Device:
+    """The reduction of the tensors of a group on a GPU."""
+
+    def __init__(self, group: DeviceGroup) -> None:
+        self._group, sizes = group, [p.size for p in group.params]
+        chunks, of_tensors = _passes(sizes)
+        self._counts = len(chunks), len(sizes)
+        self.found = np.zeros((2, len(sizes)), np.float64)
+        with driver.on(group.device):
+            self._table = driver.copy_of(np.zeros(max(len(sizes), 2), np.int64))
+            self._uploads = streams.Uploads(max(len(sizes), 2))
+            self._chunks, self._of_tensors = (driver.copy_of(_flat(a)) for a in (chunks, of_tensors))
+            self._found, self._results = (driver.copy_of(np.zeros(2 * max(n, 1), np.float64)) for n in self._counts)
+            first = driver.address_of(self._found)
+            self._rows = driver.copy_of(np.array([first, first + 8 * self._counts[0]], np.int64))
+
+    def enqueue(self, codec: str, stream: Any) -> None:
+        """Have the device reduce the tensors, in the order of a stream."""
+        group, handle = self._group, gpu.stream_handle(stream, self._group.params[0])
+        with driver.on(group.device):
+            kernels = [compiler.device_sums(name, group.device) for name in (codec, RESULTS)]
+            wait_for(group.makers, handle)
+            row = np.zeros(max(len(group.params), 2), np.int64)
+            row[: len(group.params)] = group.found
+            self._uploads.send(row, driver.address_of(self._table), handle)
+            passes = ((self._table, self._chunks, self._found), (self._rows, self._of_tensors, self._results))
+            for kernel, count, (table, chunks, out) in zip(kernels, self._counts, passes, strict=True):
+                if count:
+                    squares = driver.address_of(out)
+                    places = (driver.address_of(table), driver.address_of(chunks), squares, squares + 8 * count)
+                    table_at, chunks_at, squares_at, largest_at = map(driver.argument, places)
+                    blocks = max(1, min(count, streams.blocks(group.device)))
+                    launch = streams.launcher(kernel, blocks, streams.threads(), handle)
+                    launch(table_at, chunks_at, count, squares_at, largest_at)
+
+    def read(self) -> None:
+        """Wait for the device, and take the results."""
+        with driver.on(self._group.device):
+            driver.copy_to_host(driver.address_of(self._results), self.found)
+
+
+def _flat(chunks: Array) -> Array:
+    return np.concatenate([chunks.reshape(-1), np.zeros(1, np.int64)])
+
+
+class Reduction:
+    """The reduction of the gradients that a plan has gathered.
+
+    Parameters
+    ----------
+    groups : sequence of Group
+        Those of an optimizer.
+    """
+
+    def __init__(self, groups: Sequence[Group]) -> None:
+        self._groups = list(groups)
+        self._parts = [_Device(g) if isinstance(g, DeviceGroup) else _Host([p.size for p in g.params]) for g in groups]
+        self._count = sum(len(group.indices) for group in groups)
+        self._all = threads.Kernels(functools.partial(compiler.sums, RESULTS), 0)
+
+    def run(self, stream: Any = None) -> None:
+        """Reduce the gradients; a GPU is not waited for."""
+        for group, part in zip(self._groups, self._parts, strict=True):
+            if isinstance(part, _Device):
+                part.enqueue(group.codecs[0], stream)
+            else:
+                part.run(group.found, group.codecs[0])
+
+    def read(self) -> Reduced:
+        """Return the results, after all work enqueued on GPUs."""
+        every, over_all = np.zeros((2, self._count), np.float64), np.zeros((2, 1), np.float64)
+        for group, part in zip(self._groups, self._parts, strict=True):
+            if isinstance(part, _Device):
+                part.read()
+            every[:, list(group.indices)] = part.found
+        self._all.prepare()
+        whole = np.array([[0, 0, self._count]], np.int64)
+        threads.launch([(self._all, (_rows(every)[:, None], whole, *_rows(over_all)))])
+        return Reduced(every[0], every[1], float(over_all[0, 0]), float(over_all[1, 0]))
