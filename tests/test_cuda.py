@@ -293,7 +293,7 @@ def texts(function, signature, capabilities=CAPABILITIES, *, once=True):
 @functools.cache
 def texts_of(spec, on_device):
     """Return the same for the kernel of a spec, which several cases may have."""
-    return texts(*compiler.device_kernel(spec, on_device))
+    return texts(*compiler.device_kernel(spec, on_device, on_device))
 
 
 def instructions(ptx):
@@ -423,7 +423,9 @@ def check_counter(spec, capability, ptx, tmp_path):
 @every_one_of([STORAGES["bfloat16, stochastic, int8 states"], STORAGES["bfloat16, kahan, bfloat16 states"]])
 def test_kernels_are_lowered_alike_for_all_capabilities(storage, compiled):
     """So that to do it once, as above, leaves nothing out: here it is done for each."""
-    function, signature = compiler.device_kernel(OPTIMIZERS["Adam"].with_hyperparameters().spec(storage.codecs()), True)
+    function, signature = compiler.device_kernel(
+        OPTIMIZERS["Adam"].with_hyperparameters().spec(storage.codecs()), True, True
+    )
     once, each = (compiled(function, signature, once=once) for once in (True, False))
     plain = lambda text: re.sub(r"_Z\w+|_smem_\d+", "name", text)  # noqa: E731  in which Numba counts what it compiles
     assert {cc: plain(text) for cc, text in once.items()} == {cc: plain(text) for cc, text in each.items()}
@@ -437,6 +439,6 @@ def test_the_checks_see_what_they_should(compiled):
         return (np.float32(p - 0.1 * np.sqrt(g)),)
 
     spec = compiler.Spec(rule, 1, ("float32", "float32"))
-    (ptx,) = compiled(*compiler.device_kernel(spec, False), [(9, 0)]).values()
+    (ptx,) = compiled(*compiler.device_kernel(spec, False, False), [(9, 0)]).values()
     assert ".f64" in ptx
     assert instructions("  ld.global.v4.f32 \t{%f1, %f2}, [%rd1];\n  @%p1 bra \tL;\n")["ld.global.v4.f32"] == 1

@@ -141,10 +141,10 @@ def streaming(optimizer: Optimizer) -> Callable[[], None]:
         raise ValueError("the optimizer must have bound gradients, got none")
     states = len(group.codecs) - 2
     spec = compiler.Spec(_make_stream(states), 1, group.codecs, optimizer.is_reproducible(group.codecs))
-    values = np.full(1, 1e-3, spec.compute)
+    values = np.full((group.group_count, 1), 1e-3, spec.compute)
     table = group.table.copy()
     table[0] = gather.bound.found[0]
-    arguments = (table, group.items, group.chunks, values, 0, 0)
+    arguments = (table, group.items, group.chunks, group.groups, values, 0, 0)
     kernels = threads.Kernels(functools.partial(compiler.sweep, spec), group.elements)
 
     def run() -> None:

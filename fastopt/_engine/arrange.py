@@ -92,10 +92,12 @@ def make_groups(
     seed: int,
     method: Update,
     capturable: bool,
+    param_groups: Sequence[int] | None = None,
 ) -> list[Group]:
     """Return the groups of arrays that one launch updates: those on one device, of one dtype, in the same codecs.
 
-    `names` are those of the states that the rule has.
+    `names` are those of the states that the rule has, `param_groups` which row of scalars is each parameter's:
+    parameters of several groups are updated by one launch.
     """
     groups: list[Group] = []
     if any(gpu.device_of(a) is None for a in arrays):
@@ -104,7 +106,8 @@ def make_groups(
     for kind in dict.fromkeys(kinds):
         indices = [t for t, other in enumerate(kinds) if other == kind]
         rows = [[a for t in indices if (a := states[name][t]) is not None] for name, *_ in _rows(kind[2], names)]
-        members = Members(structure, indices, [arrays[t] for t in indices], rows, kind[2], seed)
+        rates = [0 if param_groups is None else param_groups[t] for t in indices]
+        members = Members(structure, indices, [arrays[t] for t in indices], rows, kind[2], seed, rates)
         groups.append(Group(members) if kind[0] is None else DeviceGroup(members, method, capturable))
     return groups
 
@@ -131,7 +134,7 @@ class Plan:
     def prepare(self, update: Update, values: tuple[float, ...], stream: Any) -> None:
         """Prepare all groups for a step of `update` with these scalars, on a stream where they are on a GPU."""
         for group in self._groups:
-            group.prepare(update.spec(group.codecs, len(values)), values, stream)
+            group.prepare(update.spec(group.codecs, len(values)), (values,), stream)
 
     def read_step(self) -> int | None:
         """Return the number of steps that a device counted, after all work enqueued there; None if none counts."""

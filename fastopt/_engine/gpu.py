@@ -15,7 +15,7 @@ from .._kernels import compiler
 from .._kernels.compiler import Spec
 from . import streams, threads
 from .plan import Group, Members, chunks_of
-from .scalars import Packer, Update
+from .scalars import ScalarTable, Update
 from .signals import deferred
 
 # A block takes a chunk at a time: 4 rounds of 256 threads that move 16 bytes. Small, so that few elements meet many
@@ -54,6 +54,9 @@ class DeviceGroup(Group):
         params = self.params
         self.device = params[0].device
         self.capturable, self._method = capturable, method
+        if capturable and self.group_count > 1:
+            raise TypeError("capturable=True is for one group of parameters: the device works out the scalars of one")
+        self._in_memory = capturable or self.group_count > 1
         _, chunks = chunks_of([p.size for p in params], CHUNK)
         self._count = len(chunks)
         self._known: list[_Known | None] = [None] * len(params)
@@ -67,6 +70,7 @@ class DeviceGroup(Group):
             self._chunks = driver.copy_of(np.concatenate([chunks.reshape(-1), np.zeros(1, np.int64)]))
             self._scalars = driver.copy_of(np.zeros(64, np.float64)) if capturable else None
             self._clock = driver.copy_of(np.zeros(2, np.float64)) if capturable else None
+            self._group_of = driver.copy_of(self.groups)
         self._handle = 0
         written = [*params, *(a for row in self.states for a in row)]
         self.makers = gpu.makers(written)  # the streams on which arrays of the next step are made
@@ -126,7 +130,7 @@ class DeviceGroup(Group):
             name = self.label("grads", t)
             yield name, gpu.view(name, grads[index])
 
-    def prepare(self, spec: Spec, values: tuple[float, ...], stream: Any) -> None:
+    def prepare(self, spec: Spec, rows: Sequence[tuple[float, ...]], stream: Any) -> None:
         """Take the scalars and the stream of a step, and compile its kernel, so that only launching can fail.
 
         Raises
@@ -141,11 +145,15 @@ class DeviceGroup(Group):
             if streams.capturing(self._handle):
                 self._check_capture()
             if spec is not self.spec:
-                self._kernel = compiler.device_sweep(spec, self.capturable, self.device)
+                self._kernel = compiler.device_sweep(spec, self._in_memory, self.capturable, self.device)
                 if self.capturable:
                     self._advance = compiler.device_counter(self._method.compiled_values(), spec, self.device)
-                self.spec, self.values = spec, Packer(spec.scalars, spec.compute)
-        self.values.pack(values)
+                self.spec, self.values = spec, ScalarTable(self.group_count, spec.scalars, spec.compute)
+                if self._in_memory and not self.capturable:
+                    self._bits = np.zeros(-(-self.values.array.nbytes // 8), np.int64)
+                    self._scalars = driver.copy_of(self._bits)
+                    self._scalar_uploads = streams.Uploads(len(self._bits))
+        self.values.pack(rows)
 
     def _check_capture(self) -> None:
         if not self.capturable:
@@ -174,16 +182,21 @@ class DeviceGroup(Group):
             if not np.array_equal(self.found, self._sent):
                 self._uploads.send(self.found, driver.address_of(self._table), handle)  # its first row
                 self._sent[:] = self.found
-            scalars: Any = tuple(self.values.array)
             number: Any = step
-            if self.capturable:
+            scalars: Any = tuple(self.values.array[0])
+            groups = driver.argument(driver.address_of(self._group_of))
+            if self._in_memory:
                 scalars = driver.argument(driver.address_of(self._scalars))
+            if self._in_memory and not self.capturable:
+                self._bits.view(np.uint8)[: self.values.array.nbytes] = self.values.array.reshape(-1).view(np.uint8)
+                self._scalar_uploads.send(self._bits, driver.address_of(self._scalars), handle)
+            if self.capturable:
                 clock = driver.argument(driver.address_of(self._clock))
                 streams.launcher(self._advance, 1, 1, handle)(clock, scalars)
                 number = clock
             kernel = sweep_launcher(self._kernel, self.spec, self._count, self.device, handle)
             table, chunks = self._addresses
-            kernel(table, len(self.params), chunks, self._count, scalars, self.seed, number)
+            kernel(table, len(self.params), chunks, self._count, groups, scalars, self.seed, number)
 
     def write_clock(self, step: int | None, lr: float) -> None:
         """Set the learning rate on the device, and the step number unless it is None."""

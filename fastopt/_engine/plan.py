@@ -14,7 +14,7 @@ from .._arrays.view import view_of
 from .._kernels import compiler
 from .._kernels.compiler import Spec
 from . import threads
-from .scalars import Packer
+from .scalars import ScalarTable
 
 # A chunk is the most that is done between two looks at the chunk list, an item the least that a thread
 # takes. 2^13 elements: from 2^12 to 2^18 the time of float32 Adam is the same within the noise, and
@@ -61,6 +61,8 @@ class Members(NamedTuple):
         The codecs of the parameter and the states.
     seed : int
         Of stochastic rounding.
+    param_groups : sequence of int
+        For each parameter, which group's scalars are its own.
     """
 
     structure: Structure
@@ -69,6 +71,7 @@ class Members(NamedTuple):
     states: Sequence[Sequence[Any]]
     own: tuple[str, ...]
     seed: int
+    param_groups: Sequence[int]
 
 
 class Group:
@@ -87,7 +90,7 @@ class Group:
     found: Array
 
     def __init__(self, members: Members) -> None:
-        self.structure, self.indices, self.params, self.states, self.own, self.seed = members
+        self.structure, self.indices, self.params, self.states, self.own, self.seed, self.param_groups = members
         self._all = list(self.indices) == list(range(len(self.structure.keys)))
         self.dtype = self.params[0].dtype
         self.elements = sum(p.size for p in self.params)
@@ -97,7 +100,9 @@ class Group:
         self.use_dtype(self.dtype)
         self.items, self.chunks = chunks_of([p.size for p in self.params])
         self.spec: Spec | None = None
-        self.values = Packer(0, np.dtype(np.float64))
+        self.groups = np.array(self.param_groups, np.int64)
+        self.group_count = max(self.param_groups, default=0) + 1
+        self.values = ScalarTable(self.group_count, 0, np.dtype(np.float64))
 
     def use_dtype(self, dtype: np.dtype[Any]) -> bool:
         """Expect gradients of this dtype from now on, if that can be."""
@@ -115,19 +120,26 @@ class Group:
         """Return the gradients of the group, of those of all parameters."""
         return grads if self._all else [grads[t] for t in self.indices]
 
-    def prepare(self, spec: Spec, values: tuple[float, ...], stream: Any) -> None:
-        """Take the scalars of a step, and compile its kernels, so that nothing can fail once writing began."""
+    def prepare(self, spec: Spec, rows: Sequence[tuple[float, ...]], stream: Any) -> None:
+        """Take the scalars of a step, a row for each group of parameters, and compile its kernels.
+
+        After that nothing can fail once writing began.
+        """
         if stream is not None:
             raise TypeError(f"{self.label('params', 0)} is on the CPU, where a step takes no stream; got {stream!r}")
         if spec is not self.spec:
             kernels = threads.Kernels(functools.partial(compiler.sweep, spec), self.elements)
             kernels.prepare()
-            self.kernels, self.spec, self.values = kernels, spec, Packer(spec.scalars, spec.compute)
+            self.kernels, self.spec, self.values = (
+                kernels,
+                spec,
+                ScalarTable(self.group_count, spec.scalars, spec.compute),
+            )
         elif self.kernels.large:  # how many threads may have changed
             self.kernels.prepare()
-        self.values.pack(values)
+        self.values.pack(rows)
 
     def launch(self, step: int) -> threads.Launch:
         """Return the launch that updates all tensors of the group, in step number `step`."""
         self._row[:] = self.found
-        return self.kernels, (self.table, self.items, self.chunks, self.values.array, self.seed, step)
+        return self.kernels, (self.table, self.items, self.chunks, self.groups, self.values.array, self.seed, step)

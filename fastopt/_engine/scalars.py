@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import struct
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -33,31 +34,39 @@ def _format(count: int, code: str) -> struct.Struct:
     return struct.Struct(f"={count}{code}")  # "=": without it, numbers that are too large become infinite
 
 
-class Packer:
-    """The scalars of a step, as the array that a kernel takes."""
+class ScalarTable:
+    """The scalars of a step: a row for each group of parameters, as kernels take them.
 
-    __slots__ = ("_view", "_write", "array")
+    Attributes
+    ----------
+    array : ndarray
+        [groups, scalars], in the dtype of the arithmetic.
+    """
 
-    def __init__(self, count: int, dtype: np.dtype[Any]) -> None:
-        self.array = np.empty(count, dtype)
-        self._view = self.array.data
+    __slots__ = ("_rows", "_view", "_write", "array")
+
+    def __init__(self, groups: int, count: int, dtype: np.dtype[Any]) -> None:
+        self.array = np.empty((groups, count), dtype)
+        self._view = self.array.reshape(-1).data
         self._write = _format(count, dtype.char).pack_into
+        self._rows = range(0, self.array.nbytes, count * dtype.itemsize) if count else range(0)
 
-    def pack(self, values: tuple[float, ...]) -> None:
-        """Write `values` to the array, rounded to its dtype.
+    def pack(self, rows: Sequence[tuple[float, ...]]) -> None:
+        """Write the scalars of each group, rounded to the dtype.
 
         Raises
         ------
         ValueError
             If one is too large for the dtype.
         """
-        try:
-            self._write(self._view, 0, *values)
-            # The sum is quick to look at, and finite unless one of them is not, or they are very large.
-            too_large = not math.isfinite(sum(values)) and (math.inf in values or -math.inf in values)
-        except OverflowError:
-            too_large = True
-        if too_large:
-            raise ValueError(
-                f"the hyperparameters give the scalars {values}, of which one is too large for {self.array.dtype}"
-            )
+        for place, values in zip(self._rows, rows, strict=True):
+            try:
+                self._write(self._view, place, *values)
+                # The sum is quick to look at, and finite unless one of them is not, or they are very large.
+                too_large = not math.isfinite(sum(values)) and (math.inf in values or -math.inf in values)
+            except OverflowError:
+                too_large = True
+            if too_large:
+                raise ValueError(
+                    f"the hyperparameters give the scalars {values}, of which one is too large for {self.array.dtype}"
+                )

@@ -31,8 +31,10 @@ from .._storage.formats import STATES, check_rounding, compute_dtype, param_code
 from . import gpu as devices
 from . import streams, threads
 from .plan import chunks_of
-from .scalars import Packer, Update
+from .scalars import ScalarTable, Update
 
+#: The group of the only tensor.
+_GROUP = np.zeros(1, np.int64)
 _cached_chunks = functools.lru_cache(maxsize=16)(chunks_of)
 
 
@@ -45,7 +47,7 @@ class _Work:
         self.ids = np.empty(arrays, np.int64)
         self.set_ids = functools.partial(struct.Struct(f"={arrays}q").pack_into, self.ids.data, 0)
         self.table = np.empty((arrays, 1), np.uint64)
-        self.scalars = Packer(spec.scalars, spec.compute)
+        self.scalars = ScalarTable(1, spec.scalars, spec.compute)
 
 
 class Single:
@@ -70,7 +72,7 @@ class Single:
             work = self._spare.pop()
         except IndexError:
             work = _Work(self._count, self.spec)
-        work.scalars.pack(values)
+        work.scalars.pack((values,))
         answer = UNSURE
         if self._direct is not None:
             work.set_ids(*map(id, arrays))
@@ -83,7 +85,7 @@ class Single:
             size = arrays[1].size
             kernels = threads.Kernels(functools.partial(compiler.sweep, self.spec), size)
             kernels.prepare()
-            threads.launch([(kernels, (work.table, *_cached_chunks((size,)), work.scalars.array, seed, step))])
+            threads.launch([(kernels, (work.table, *_cached_chunks((size,)), _GROUP, work.scalars.array, seed, step))])
         self._spare.append(work)
 
 
@@ -186,8 +188,8 @@ def _update_on_gpu(
     p = views[1]
     values = method.values(step)
     spec = method.spec(codecs, len(values))
-    scalars = Packer(spec.scalars, spec.compute)
-    scalars.pack(values)
+    scalars = ScalarTable(1, spec.scalars, spec.compute)
+    scalars.pack((values,))
     handle = gpu.stream_handle(stream, p)
     with driver.on(device):
         if streams.capturing(handle):
@@ -195,7 +197,7 @@ def _update_on_gpu(
                 "a function cannot be captured into a graph, where its step number would be frozen: use the class with "
                 "capturable=True"
             )
-        kernel = compiler.device_sweep(spec, False, device)
+        kernel = compiler.device_sweep(spec, False, False, device)
         chunks, count = _chunks(p.size, device)
         table, uploads, lock = _table(device, handle, threading.get_ident() if handle == _PER_THREAD else 0)
         row = np.zeros(_ROWS, np.int64)
@@ -205,7 +207,7 @@ def _update_on_gpu(
         with lock:  # another thread's call on this stream comes before both or after both
             devices.wait_for(gpu.makers(views), handle)
             uploads.send(row, driver.address_of(table), handle)
-            launch(places[0], 1, places[1], count, tuple(scalars.array), seed, step)
+            launch(places[0], 1, places[1], count, driver.argument(0), tuple(scalars.array[0]), seed, step)
 
 
 @functools.lru_cache(maxsize=16)

@@ -268,9 +268,10 @@ class Access:
     next_bits = operation("uint32")(staticmethod(random_bits.next_bits))
 
     @operation("scalars")
-    def load_scalars(self, b, address):
-        """Return the scalars of a step, in the dtype of the arithmetic."""
-        return [self.target.read(b, address, self._compute, INT64(k))[0] for k in range(self._scalars)]
+    def load_scalars(self, b, address, group):
+        """Return the scalars of a step and a group of parameters, in the dtype of the arithmetic."""
+        places = [b.add(b.mul(group, INT64(self._scalars)), INT64(k)) for k in range(self._scalars)]
+        return [self.target.read(b, address, self._compute, place)[0] for place in places]
 
     @operation(None)
     def store_scalars(self, b, address, values):
@@ -287,9 +288,9 @@ class Access:
         return [b.sitofp(step, DOUBLE), *self.target.read(b, clock, DOUBLE, INT64(1))]
 
     @operation("int64")
-    def read_step(self, b, clock):
-        """Return the step number on a device."""
-        return self.target.read(b, clock, INT64, INT64(0))[0]
+    def integer(self, b, address, i):
+        """Return the integer number `i` from an address on: the step number, the group of a tensor."""
+        return self.target.read(b, address, INT64, i)[0]
 
 
 @functools.cache

@@ -81,7 +81,7 @@ class Spec(NamedTuple):
     @property
     def values(self) -> types.Type:
         """The type of the array that carries the scalars."""
-        return types.Array(numba.from_dtype(self.compute), 1, "C")
+        return types.Array(numba.from_dtype(self.compute), 2, "C")
 
 
 class _Library(JITCodeLibrary):  # type: ignore[misc]  # numba is untyped
@@ -179,7 +179,7 @@ def run(rule: Callable[..., Any], codecs: str, reproducible: bool) -> Callable[.
 def sweep(spec: Spec, parallel: bool) -> Any:
     """Return the kernel that updates all tensors of one dtype."""
     function = cpu.make_sweep(run(spec.rule, spec.text, spec.reproducible), spec.text, spec.scalars)
-    signature = types.void(TABLE, VECTOR, MATRIX, spec.values, types.int64, types.int64)
+    signature = types.void(TABLE, VECTOR, MATRIX, VECTOR, spec.values, types.int64, types.int64)
     return _compile(function, signature, reproducible=spec.reproducible, parallel=parallel)
 
 
@@ -207,15 +207,19 @@ def sums(codec: str, parallel: bool) -> Any:
     return _compile(cpu.make_sums(codec), signature, parallel=parallel)
 
 
-def device_kernel(spec: Spec, on_device: bool) -> tuple[Callable[..., None], Any]:
-    """Return the CUDA sweep and its signature; `on_device`: the scalars of a step are in memory there."""
+def device_kernel(spec: Spec, in_memory: bool, counted: bool) -> tuple[Callable[..., None], Any]:
+    """Return the CUDA sweep and its signature.
+
+    `in_memory`: the scalars of a step are in the device's memory, by group; `counted`: so is its number.
+    """
     from . import cuda as loops  # loads numba.cuda
 
     one, packed = (device_access(spec, lanes) for lanes in (1, spec.lanes))
-    function = loops.make_sweep(spec.rule, one, packed, on_device)
-    values = types.uint64 if on_device else types.UniTuple(numba.from_dtype(spec.compute), spec.scalars)
-    step = types.uint64 if on_device else types.int64
-    return function, types.void(types.uint64, types.int64, types.uint64, types.int64, values, types.int64, step)
+    function = loops.make_sweep(spec.rule, one, packed, in_memory, counted)
+    address, number = types.uint64, types.int64
+    values = address if in_memory else types.UniTuple(numba.from_dtype(spec.compute), spec.scalars)
+    step = address if counted else number
+    return function, types.void(address, number, address, number, address, values, number, step)
 
 
 def device_threads(spec: Spec, usual: int) -> int:
@@ -230,11 +234,11 @@ def device_access(spec: Spec, lanes: int) -> access.Access:
 
 
 @functools.cache
-def device_sweep(spec: Spec, on_device: bool, device: int) -> Any:
+def device_sweep(spec: Spec, in_memory: bool, counted: bool, device: int) -> Any:
     """Return the kernel that updates all tensors of one dtype on the GPU `device`, which is the current one."""
     from . import toolchain
 
-    return toolchain.compiled(*device_kernel(spec, on_device), **DEVICE)
+    return toolchain.compiled(*device_kernel(spec, in_memory, counted), **DEVICE)
 
 
 def device_sums_kernel(codec: str) -> tuple[Callable[..., None], Any]:

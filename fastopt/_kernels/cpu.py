@@ -124,7 +124,8 @@ def make_sweep(run: Callable[..., None], codecs: str, scalars: int) -> Callable[
 
     ``table[k, t]`` is the address of array `k` of tensor `t` (the gradient, the parameter, the
     states). ``chunks[c]`` is (tensor, start, length). A thread takes whole items: item `w` is the
-    run of chunks from ``items[w]`` to ``items[w + 1]``, made to be of about equal work.
+    run of chunks from ``items[w]`` to ``items[w + 1]``, made to be of about equal work. ``values[groups[t]]`` are the
+    scalars of tensor `t`.
     `seed` and `step`, the number of the step, are what stochastic rounding depends on. No chunk has
     elements on both sides of a multiple of 2^32, and each begins a block.
     """
@@ -132,12 +133,12 @@ def make_sweep(run: Callable[..., None], codecs: str, scalars: int) -> Callable[
     column, chunk, advance = memory.column, memory.chunk, memory.advance
     key, load_scalars = memory.key, memory.load_scalars
 
-    def sweep(table, items, chunks, values, seed, step):
+    def sweep(table, items, chunks, groups, values, seed, step):
         table_at, chunks_at, values_at = addresses_of((table, chunks, values))
         for w in prange(items.shape[0] - 1):
-            s = load_scalars(values_at)
             for c in range(items[w], items[w + 1]):
                 tensor, start, length = chunk(chunks_at, c)
+                s = load_scalars(values_at, groups[tensor])
                 addresses = advance(column(table_at, table.shape[1], tensor), start)
                 run(addresses, length, s, key(seed, step, tensor, start), start)
 
@@ -175,7 +176,7 @@ def make_direct(run: Callable[..., None], codecs: str, scalars: int) -> Callable
         if n > limit:
             return LARGE
         table_at, values_at = addresses_of((table, values))
-        run(column(table_at, table.shape[1], 0), n, load_scalars(values_at), key(seed, step, 0, 0), 0)
+        run(column(table_at, table.shape[1], 0), n, load_scalars(values_at, 0), key(seed, step, 0, 0), 0)
         return DONE
 
     return direct

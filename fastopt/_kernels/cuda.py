@@ -41,14 +41,16 @@ def _together(target, count):
     return target.rule(lambda shared: (*others(shared), shared[last]))
 
 
-def make_sweep(rule: Callable[..., Any], single: Access, packed: Access, on_device: bool) -> Callable[..., None]:
-    """Return the kernel ``sweep(table, tensors, chunks, count, values, seed, step)``.
+def make_sweep(
+    rule: Callable[..., Any], single: Access, packed: Access, in_memory: bool, counted: bool
+) -> Callable[..., None]:
+    """Return the kernel ``sweep(table, tensors, chunks, count, groups, values, seed, step)``.
 
     ``table[k, t]`` is the address of array `k` of tensor `t` (the gradient, the parameter, the states), of `tensors`;
     ``chunks[c]`` is (tensor, start, length), of `count`. Blocks take turns at chunks. `values` are the scalars of the
-    step and `step` its number, or, `on_device`, where they are. A thread takes as many elements at a time as `packed`
-    does, or one, with `single`, where that cannot be. Where there are scales, a block of threads takes a block of
-    numbers at a time.
+    step or, `in_memory`, where they are, with those of the group of tensor `t` in row ``groups[t]``; `step` is its
+    number or, `counted`, where it is. A thread takes as many elements at a time as `packed` does, or one, with
+    `single`, where that cannot be. Where there are scales, a block of threads takes a block of numbers at a time.
     """
     target, lanes, room = packed.target, packed.lanes, len(packed.no_finite_absmaxes)
     rule = target.rule(rule)
@@ -56,16 +58,16 @@ def make_sweep(rule: Callable[..., Any], single: Access, packed: Access, on_devi
     load_one, store_one = single.load, single.store
     load, store, load_some, store_some = packed.load, packed.store, packed.load_some, packed.store_some
     column, chunk, advance, aligned = packed.column, packed.chunk, packed.advance, packed.aligned
-    key, bits_at, read_step, load_scalars = packed.key, packed.bits_at, packed.read_step, packed.load_scalars
+    key, bits_at, integer, load_scalars = packed.key, packed.bits_at, packed.integer, packed.load_scalars
     scales_of, store_scales, rescale = packed.scales, packed.store_scales, packed.rescale
     finite_absmaxes, no_absmaxes = packed.finite_absmaxes, packed.no_finite_absmaxes
 
-    def sweep(table, tensors, chunks, count, values, seed, step):
-        s = load_scalars(values) if on_device else values
-        number = read_step(step) if on_device else step
+    def sweep(table, tensors, chunks, count, groups, values, seed, step):
+        number = integer(step, 0) if counted else step
         c = cuda.blockIdx.x
         while c < count:
             tensor, start, length = chunk(chunks, c)
+            s = load_scalars(values, integer(groups, tensor)) if in_memory else values
             addresses = advance(column(table, tensors, tensor), start)
             first = bits_at(key(seed, number, tensor, start), start)
             whole = length - length % lanes if aligned(addresses) else 0
@@ -79,14 +81,14 @@ def make_sweep(rule: Callable[..., Any], single: Access, packed: Access, on_devi
                 i += cuda.blockDim.x
             c += cuda.gridDim.x
 
-    def sweep_blocks(table, tensors, chunks, count, values, seed, step):
-        s = load_scalars(values) if on_device else values
-        number = read_step(step) if on_device else step
+    def sweep_blocks(table, tensors, chunks, count, groups, values, seed, step):
+        number = integer(step, 0) if counted else step
         shared = cuda.shared.array(room, int32)
         i = cuda.threadIdx.x * lanes
         c = cuda.blockIdx.x
         while c < count:
             tensor, start, length = chunk(chunks, c)
+            s = load_scalars(values, integer(groups, tensor)) if in_memory else values
             begin = 0
             while begin < length:
                 addresses = advance(column(table, tensors, tensor), start + begin)

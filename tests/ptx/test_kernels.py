@@ -169,10 +169,12 @@ def test_elements_beyond_32_bits(start, device):
     chunk = np.array([[0, start, size]])
     table = device.array(np.array([a.address for a in ours]) - before, "table", writable=False)
     chunks = device.array(chunk, "chunks", writable=False)
-    kernel = compiler.device_sweep(spec, False, 0)
+    kernel = compiler.device_sweep(spec, False, False, 0)
     launch = streams.launcher(kernel, 1, compiler.device_threads(spec, streams.threads()), 0)
-    launch(np.uint64(table.address), 1, np.uint64(chunks.address), 1, tuple(scalars), seed, step)
+    launch(np.uint64(table.address), 1, np.uint64(chunks.address), 1, np.uint64(0), tuple(scalars), seed, step)
     addresses = (np.array([a.ctypes.data for a in twins]) - before).astype(np.uint64)
-    compiler.sweep(spec, False)(addresses[:, None], np.array([0, 1]), chunk, scalars, seed, step)
+    compiler.sweep(spec, False)(
+        addresses[:, None], np.array([0, 1]), chunk, np.zeros(1, np.int64), scalars[None], seed, step
+    )
     assert_same_bits([a.array for a in ours], twins)
     assert twins[3].all()
