@@ -95,10 +95,9 @@ class Access:
     def _rows(self, b: Any, addresses: Any, i: Any, scales: Any, lanes: int) -> list[list[Any]]:
         """Return the numbers of so many elements, a row each."""
         layout, rows = self._layout, [list[Any]() for _ in range(lanes)]
-        columns = {array: self._load(b, addresses[array], array, i, lanes) for array in layout.fields}
-        for lane, row in enumerate(rows):
-            for k, codec in enumerate(layout.codecs):
-                stored = [columns[array][lane] for array in layout.rows[k]]
+        for k, codec in enumerate(layout.codecs):
+            columns = [self._load(b, addresses[array], array, i, lanes) for array in layout.rows[k]]
+            for row, *stored in zip(rows, *columns, strict=True):
                 row.append(codec.read(b, stored, self._compute, layout.scale(scales, k), self._nonfinite))
         return rows
 

@@ -136,7 +136,7 @@ def _compiled(intrinsic: Any, types: Any, builder_for: Callable[[Any], Any]) -> 
         typing.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
             [inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY) for name in names]
         )
-        typing.contents = contents  # type: ignore[attr-defined]
+        typing.__name__, typing.contents = body.__name__, contents  # type: ignore[attr-defined]
         return intrinsic(typing)
 
     return function
