@@ -14,7 +14,7 @@ import render
 import fastopt
 from fastopt._arrays import headers
 from fastopt._bench import measure
-from fastopt._bench.command_line import size
+from fastopt._bench.options import size
 from fastopt._kernels import compiler
 
 

@@ -1,7 +1,5 @@
 """Fused, in-place optimizer updates for NumPy arrays, compiled with Numba."""
 
-__version__ = "0.1.0"
-
 from . import optimizers
 from ._api.conventions import conventions as conventions
 from ._api.functional import as_function as as_function
@@ -10,6 +8,7 @@ from ._api.jitable import jitable as jitable
 from ._api.optimizer import Optimizer as Optimizer
 from ._minimize import MinimizeResult as MinimizeResult
 from ._minimize import minimize as minimize
+from ._version import __version__ as __version__
 from .optimizers import *
 
 # All that is imported above and no module. Type checkers go by `as` and `*` (PEP 484); an `__all__` that they see and

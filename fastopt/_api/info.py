@@ -10,10 +10,10 @@ import llvmlite.binding as llvm
 import numba
 import numpy as np
 
-from .. import __version__
 from .._arrays import driver, headers
 from .._engine import threads
 from .._kernels import cache
+from .._version import __version__
 
 _SIMD = (("avx512f", 512), ("avx2", 256), ("avx", 256), ("vsx", 128), ("vector", 128))
 

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 from .._api.optimizer import Optimizer
 from .._engine import threads as _threads
 from . import device, gpu, run
-from .command_line import check_room, size
 from .gpu import PEERS as GPU_PEERS
+from .options import check_room, size
 from .peers import PEERS
 
 T = TypeVar("T")

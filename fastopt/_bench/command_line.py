@@ -17,25 +17,9 @@ from .._api.info import info
 from . import article as _article
 from . import measure
 from .catalog import OPTIMIZERS
+from .options import check_room, size
 
 _SHOWN = (1, 10, 100)
-
-
-# NumPy's arrays have no more elements.
-_MOST = 2**60
-
-
-def size(text: str) -> int:
-    """Return the number that `text` stands for: 1000, 2^24 or 2**24."""
-    base, power, exponent = text.replace("**", "^").partition("^")
-    try:
-        number, times = int(base), int(exponent) if power else 1
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be a number such as 1000000 or 2^24, got {text!r}") from None
-    # Looked at before it is raised to that power, which may take all there is of memory and time.
-    if not (1 <= number <= _MOST and 0 <= times <= 60) or (number := number**times) > _MOST:
-        raise argparse.ArgumentTypeError(f"must be from 1 to 2^60, got {text!r}")
-    return number
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -87,15 +71,6 @@ def _command(arguments: Sequence[str]) -> int:
 
 
 _TELLS = "Tell what fastopt runs on here: versions, threads, SIMD, the cache of kernels, CUDA."
-
-
-def check_room(parser: argparse.ArgumentParser, elements: int, arrays: int, itemsize: int) -> None:
-    """Exit with a message if so many arrays of so many elements are more than the machine has memory for."""
-    needed, there = elements * arrays * itemsize, measure.memory()
-    if needed > there:
-        parser.error(
-            f"{elements:_} elements take {needed / 2**30:_.1f} GiB of memory; this machine has {there / 2**30:.1f}"
-        )
 
 
 def _article_and_speed(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> int:
