@@ -117,7 +117,7 @@ def device_at(address: int) -> int:
 def copy_to_host(address: int, out: Array) -> None:
     """Copy from the device into a contiguous array, after everything that was asked of the device before."""
     if simulated():
-        out.reshape(-1, order="A").view(np.uint8)[:] = view(address, np.dtype(np.uint8), out.nbytes)
+        out.reshape(-1, order="A").view(np.uint8)[:] = host_memory(address, np.dtype(np.uint8), out.nbytes)
         return
     from cuda.bindings import driver
 
@@ -128,7 +128,7 @@ def copy_to_host(address: int, out: Array) -> None:
 def copy_to_device(address: int, array: Array) -> None:
     """Copy a contiguous array to the device, after everything that was asked of it before."""
     if simulated():
-        view(address, np.dtype(np.uint8), array.nbytes)[:] = array.reshape(-1, order="A").view(np.uint8)
+        host_memory(address, np.dtype(np.uint8), array.nbytes)[:] = array.reshape(-1, order="A").view(np.uint8)
         return
     from cuda.bindings import driver
 
@@ -136,7 +136,7 @@ def copy_to_device(address: int, array: Array) -> None:
     check_answer(driver.cuMemcpyHtoD(address, array.ctypes.data, array.nbytes))
 
 
-def view(address: int, dtype: np.dtype[Any], count: int) -> Array:
+def host_memory(address: int, dtype: np.dtype[Any], count: int) -> Array:
     """Return host memory at an address as an array."""
     if count == 0:
         return np.empty(0, dtype)

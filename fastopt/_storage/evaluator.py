@@ -15,7 +15,7 @@ import numpy as np
 from llvmlite import ir
 
 from .._arrays.checks import Array
-from .._arrays.driver import view
+from .._arrays.driver import host_memory
 from .codecs import DOUBLE, FLOAT, HALF, Codec
 from .int8 import Scaled8
 
@@ -175,8 +175,8 @@ def _memory(pointer: Value, align: int) -> Array:
     if int(pointer.array) % align:
         raise RuntimeError("misaligned address: a device stops there")
     if isinstance(pointee, ir.VectorType):
-        return view(int(pointer.array), kind(pointee.element), pointee.count)
-    return view(int(pointer.array), kind(pointee), 1).reshape(())
+        return host_memory(int(pointer.array), kind(pointee.element), pointee.count)
+    return host_memory(int(pointer.array), kind(pointee), 1).reshape(())
 
 
 #: Random bits in the middle of what stochastic rounding takes of them, of 16 as of 20: rounding to nearest.
