@@ -26,7 +26,7 @@ def parts(elements: int, seconds: float) -> dict[str, float]:
     bound.bind(g.copy())
     bound.step()
     (group,), plan = bound._groups, bound._plan
-    spec, values = bound.plain_spec(p.dtype), bound.values(1)
+    rows = (bound.values(1),)
     kernels, arguments = group.launch(1)
     kernel = kernels.in_parallel if kernels.large and fastopt.info()["threads"] > 1 else kernels.serial
     nothing = (arguments[0], np.zeros(1, np.int64), group.chunks[:0], *arguments[3:])  # a launch without a chunk
@@ -39,7 +39,7 @@ def parts(elements: int, seconds: float) -> dict[str, float]:
         "gradients: structure, check": lambda: opt._plan.gather(opt._structure.unpack("grads", g)),
         "… of which the compiled check": lambda: check(*looked),
         "scalars: bias corrections, decay": lambda: bound.values(1),
-        "scalars into the kernel's dtype": lambda: group.prepare(spec, values, None),
+        "scalars into the kernel's dtype": lambda: group.prepare(bound, rows, None),
         "launch: table, threads, kernel": lambda: plan.run(1),
         "… of which the kernel": lambda: kernel(*arguments),
         "… of which a kernel without elements": lambda: kernel(*nothing),

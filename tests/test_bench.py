@@ -83,7 +83,8 @@ def test_streaming_reads_and_writes_every_array(states):
     arrays = [np.full(1000, k + 1, np.float32) for k in range(2 + states)]
     spec = compiler.Spec(measure._make_stream(states), 1, ("float32",) * len(arrays))
     table = np.array([[a.ctypes.data] for a in arrays], np.uint64)
-    compiler.sweep(spec, False)(table, *plan.chunks_of([1000]), np.full(1, 0.5, np.float32), 0, 0)
+    values, groups = np.full((1, 1), 0.5, np.float32), np.zeros(1, np.int64)
+    compiler.sweep(spec, False)(table, *plan.chunks_of([1000]), groups, values, 0, 0)
     for k, array in enumerate(arrays):
         assert (array == k + 1 + 0.5 * (k > 0)).all()
 

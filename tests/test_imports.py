@@ -55,6 +55,7 @@ HOUSE = {
             "hyperparameters",
             "arguments",
             "tracing",
+            "composition",
             "declaration",
             "method",
             "conventions",

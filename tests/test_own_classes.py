@@ -104,7 +104,7 @@ def test_scalars_are_as_many_each_time():
 
     opt = type("Own", (Warm,), {"scalars": staticmethod(scalars)})(np.zeros(3))
     opt.step(np.ones(3))
-    with pytest.raises(TypeError, match=r"Own\.scalars returned 2 numbers, and 1 before"):
+    with pytest.raises(TypeError, match=r"scalars returned \(.*\), where a step takes 1 numbers, as before"):
         opt.step(np.ones(3))
     assert opt.step_count == 1
 

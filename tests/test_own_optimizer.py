@@ -327,3 +327,175 @@ def test_flags_are_constants_and_both_ways_are_checked():
             @staticmethod
             def rule(s, g, p):
                 return p - s.lr * 2.0 * g if s.fast else p - s.lr * g
+
+
+class Rate(NamedTuple):
+    lr: float
+
+
+class TestReadings:
+    """What a sceptical reading of the class checks found."""
+
+    class Scalars(NamedTuple):
+        lr: float
+
+    def make(self, rule, scalars=None, **more):
+        kind = self.Scalars
+
+        def usual(step, lr) -> kind:
+            return kind(lr=lr)
+
+        own = {"scalars": staticmethod(scalars or usual), "rule": staticmethod(rule)}
+        return type("Own", (fastopt.Optimizer,), own | more)
+
+    @pytest.mark.parametrize("names", [("m_scale", "m"), ("low",), ("compensation",), ("stream",), ("optimizer",)])
+    def test_states_do_not_take_the_places_of_others(self, names):
+        rule = eval(f"lambda s, g, p, {', '.join(names)}: (p, {', '.join(names)})")
+        with pytest.raises(TypeError, match="has a state"):
+            self.make(rule, **{name: state() for name in names})
+
+    @pytest.mark.parametrize("name", ["step", "values", "state", "seed", "params", "p", "timed"])
+    def test_nor_do_hyperparameters(self, name):
+        with pytest.raises(TypeError, match=f"has a hyperparameter {name!r}"):
+            self.make(lambda s, g, p: p, **{name: decay(0.5)})
+
+    def test_a_plain_value_in_the_place_of_a_hyperparameter(self):
+        with pytest.raises(
+            TypeError, match=r"Own\.lr must be declared with fastopt\.rules, such as rate\(0\.1\), got 0\.5"
+        ):
+            self.make(lambda s, g, p: p, lr=0.5)
+
+    def test_the_parameter_before_the_gradient(self):
+        with pytest.raises(
+            TypeError, match=r"must take \(s, g, p, m\), every declared state in order; it takes \(s, p, g"
+        ):
+            self.make(lambda s, p, g, m: (p - s.lr * g, m), m=state())
+
+    def test_a_tuple_without_states(self):
+        with pytest.raises(TypeError, match=r"Own\.rule must return p alone, no tuple; got tuple"):
+            self.make(lambda s, g, p: (p - s.lr * g,))
+
+    def test_where(self):
+        with pytest.raises(TypeError, match=r"calls np\.where: write a if condition else b"):
+            self.make(lambda s, g, p: np.where(g > p, g, p))
+
+    def test_a_loop_without_an_end(self):
+        def rule(s, g, p):
+            while p > s.lr:
+                p = p - g
+            return p
+
+        with pytest.raises(TypeError, match=r"Own\.rule has more than 1000 branches one after the other, or no end"):
+            self.make(rule)
+
+    def test_ten_branches(self):
+        def rule(s, g, p):
+            for _ in range(10):
+                p = max(g, p)
+            return p - s.lr * g
+
+        p = np.zeros(3)
+        self.make(rule)(p, lr=1.0).step(np.array([1.0, -1.0, 0.0]))
+        np.testing.assert_array_equal(p, [0.0, 1.0, 0.0])
+
+    def test_a_function_of_an_optional_state_before_another(self):
+        own = self.make(
+            lambda s, g, p, a, b: (p - s.lr * g, a, b + g), a=state(when="fast"), b=state(), fast=flag(False)
+        )
+        p, b = np.zeros(2), np.zeros(2)
+        function = fastopt.as_function(own)
+        function(p, np.ones(2), b=b, lr=1.0)
+        assert (p == -1).all()
+        assert (b == 1).all()
+        with pytest.raises(TypeError, match="needs the state b"):
+            function(p, np.ones(2))
+
+    def test_a_property_that_scalars_take_may_be_set(self):
+        class Own(fastopt.Optimizer):
+            @property
+            def temperature(self):
+                return self.__dict__.get("_temperature", 1.0)
+
+            @temperature.setter
+            def temperature(self, value):
+                self._temperature = value
+
+            @staticmethod
+            def scalars(step, lr, temperature) -> Rate:
+                return Rate(lr * temperature)
+
+            @staticmethod
+            def rule(s, g, p):
+                return p - s.lr * g
+
+        p = np.zeros(1)
+        opt = Own(p, lr=1.0)
+        opt.step(np.ones(1))
+        opt.temperature = 10.0
+        opt.step(np.ones(1))
+        assert p == -11
+
+    @pytest.mark.parametrize(
+        "body", ["S._make((lr,))", "S(0.0)._replace(lr=lr)", "S((lambda r: S(r.lr))(S(lr)).lr)"], ids=str
+    )
+    def test_scalars_may_do_more_with_their_named_tuple(self, body):
+        scope = {"S": self.Scalars}
+        exec(f"def scalars(step, lr) -> S: return {body}", scope)
+        p = np.zeros(2)
+        self.make(lambda s, g, p: p - s.lr * g, scope["scalars"])(p, lr=1.0).step(np.ones(2))
+        assert (p == -1).all()
+
+    def test_what_scalars_refer_to_is_not_kept(self):
+        import gc
+        import weakref
+
+        class Thing:
+            pass
+
+        scope = {"S": self.Scalars, "factor": 2.0, "thing": Thing()}
+        exec("def scalars(step, lr) -> S: return S(lr * factor)", scope)
+        seen = weakref.ref(scope["thing"])
+        own, p = self.make(lambda s, g, p: p - s.lr * g, scope["scalars"]), np.zeros(1)
+        opt = own(p, lr=1.0)
+        del scope["thing"]
+        gc.collect()
+        assert seen() is None
+        opt.step(np.ones(1))
+        scope["factor"] = 3.0
+        own(p, lr=1.0).step(np.ones(1))  # a new one takes what there is now
+        assert p == -5
+
+    @pytest.mark.parametrize("numbers", [(), (1.0, 2.0)], ids=str)
+    def test_other_numbers_than_names(self, numbers):
+        kind = self.Scalars
+
+        def scalars(step, lr) -> kind:
+            return numbers
+
+        with pytest.raises(
+            TypeError, match=rf"Own\.scalars returned {len(numbers)} numbers, and its NamedTuple has lr"
+        ):
+            self.make(lambda s, g, p: p, scalars)(np.zeros(3)).step(np.ones(3))
+
+    @pytest.mark.parametrize(("init", "error"), [(-1.0, ValueError), (1e300, ValueError)])
+    def test_initial_values(self, init, error):
+        own = self.make(lambda s, g, p, v: (p, v), v=state(nonnegative=init < 0, init=init))
+        with pytest.raises(
+            error, match=r"init of the state 'v' must be a finite number in \[0, inf|too large for float32"
+        ):
+            own(np.zeros(3, np.float32))
+
+    def test_many_rates_of_a_function_share_a_plan(self):
+        from fastopt._engine import single
+
+        p, m = np.zeros(3), np.zeros(3)
+        lion(p, np.ones(3), m, lr=0.1)
+        before = len(single._PLANS)
+        for k in range(300):
+            lion(p, np.ones(3), m, lr=0.1 + k / 1000)
+        assert len(single._PLANS) == before
+
+    def test_the_docstring_of_a_function_of_ones_own(self):
+        assert "own_optimizers.Ada`" in ada.__doc__
+        assert "total 0.1" in ada.__doc__
+        assert ">>> ada(" in ada.__doc__

@@ -7,23 +7,16 @@ note what is done to them, once for every way through its branches.
 from __future__ import annotations
 
 import dis
-import functools
 import inspect
-from collections import namedtuple
-from collections.abc import Callable, Iterable, Mapping
-from types import CellType, FunctionType
+from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn, overload
 
 from numba.core.errors import NumbaError
-from numba.extending import register_jitable
 
-from .._kernels.compiler import EXACT
-from .._kernels.symbols import named_by_contents
 from .arguments import Setting
-from .hyperparameters import in_range
+from .composition import contents
+from .hyperparameters import Hyperparameter, in_range
 from .tracing import Recorder, Scalar
-
-Rule = Callable[..., Any]
 
 
 class State:
@@ -84,6 +77,35 @@ def find_states(cls: type) -> dict[str, State]:
     return {name: value for name, value in found.items() if isinstance(value, State)}
 
 
+def check_field(cls: type, name: str) -> Hyperparameter[Any]:
+    """Return the hyperparameter of a class, which nothing else may be called.
+
+    Raises
+    ------
+    TypeError
+        If its name is taken, or a plain value stands in its place.
+    """
+    field = inspect.getattr_static(cls, name)
+    if not isinstance(field, Hyperparameter):
+        raise TypeError(f"{cls.__name__}.{name} must be declared with fastopt.rules, such as rate(0.1), got {field!r}")
+    others = [vars(base)[name] for base in cls.__mro__ if name in vars(base)]
+    if not all(isinstance(other, Hyperparameter) for other in others):
+        raise TypeError(f"{cls.__name__} has a hyperparameter {name!r}, which is the name of something of its bases")
+    return field
+
+
+def initial_value(declared: State, value: Any) -> float:
+    """Return what a state holds before the first step.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If that is no finite number, or negative where the state is not.
+    """
+    least = 0.0 if declared.nonnegative else float("-inf")
+    return in_range(f"init of the state {declared.name!r}", value, least, float("inf"))
+
+
 def scalars_type(cls: Any) -> Any:
     """Return the NamedTuple that ``scalars`` of a class is annotated with.
 
@@ -96,12 +118,15 @@ def scalars_type(cls: Any) -> Any:
     kind = function.__annotations__.get("return")
     if isinstance(kind, str):
         cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
-        kind = {**function.__globals__, **{name: _contents(cell) for name, cell in cells}}.get(kind)
+        kind = {**function.__globals__, **{name: contents(cell) for name, cell in cells}}.get(kind)
     if not (isinstance(kind, type) and issubclass(kind, tuple) and hasattr(kind, "_fields")):
         raise TypeError(
-            f"{cls.__name__}.scalars must say which NamedTuple it returns: def scalars(step, lr) -> Scalars, got the "
-            f"annotation {function.__annotations__.get('return')!r}"
+            f"{cls.__name__}.scalars must say which NamedTuple it returns: def scalars(step, lr) -> Scalars, with "
+            "Scalars defined before the class and outside of it; got the annotation "
+            f"{function.__annotations__.get('return')!r}"
         )
+    if not kind._fields:
+        raise TypeError(f"{cls.__name__}.scalars returns {kind.__name__}, which has no fields")
     return kind
 
 
@@ -114,112 +139,17 @@ def depends_on_step(scalars: Any) -> bool:
     return step in code.co_cellvars or any(step == name or (type(name) is tuple and step in name) for name in used)
 
 
-def _contents(cell: Any) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:  # still empty
-        return None
+#: Names that arguments of an optimizer, its functions and its checkpoints have.
+_TAKEN = {"p", "g", "stream", "step", "params", "state_dtype", "rounding", "master", "seed", "capturable", "optimizer"}
+_TAKEN |= {"low", "compensation"}
 
 
-@functools.cache
-def _plain_tuple(kind: Any) -> Any:
-    """Return the function that takes what a NamedTuple takes and returns a plain tuple."""
-    names = ", ".join(kind._fields)
-    plain: Any = eval(f"lambda {names}: ({names},)", {})  # noqa: S307  names of fields, as namedtuple does itself
-    plain.__defaults__ = kind.__new__.__defaults__
-    return register_jitable(**EXACT)(named_by_contents(plain))
-
-
-def without_names(function: Any, kind: Any) -> Callable[..., tuple[float, ...]]:
-    """Return `function` with one that returns a plain tuple in the place of the NamedTuple `kind`.
-
-    A NamedTuple of 8 that is made by keyword takes 0.6 µs of a step of 4; this 0.15.
-    """
-    plain = _plain_tuple(kind)
-    scope = {name: plain if value is kind else value for name, value in function.__globals__.items()}
-    cells = tuple(CellType(plain) if _contents(cell) is kind else cell for cell in function.__closure__ or ())
-    copied = FunctionType(function.__code__, scope, function.__name__, function.__defaults__, cells)
-    copied.__kwdefaults__ = function.__kwdefaults__
-    return copied
-
-
-@functools.cache
-def named_scalars(names: tuple[str, ...]) -> Any:
-    """Return the NamedTuple that a rule is given: scalars, then flags."""
-    return namedtuple("Scalars", names)  # noqa: PYI024  the names are known only now
-
-
-def _choose(places: tuple[int, ...]) -> Callable[[Any], tuple[Any, ...]]:
-    """Return the function that returns these entries of a tuple, for use inside compiled code."""
-    *others, last = places
-    if not others:
-        return register_jitable(named_by_contents(lambda values: (values[last],)))  # type: ignore[no-any-return]
-    rest = _choose(tuple(others))
-    return register_jitable(named_by_contents(lambda values: (*rest(values), values[last])))  # type: ignore[no-any-return]
-
-
-def _copy_for_kernels(rule: Any) -> Any:
-    """Return a copy of the author's function with a name that says what is in it."""
-    copied = FunctionType(rule.__code__, rule.__globals__, rule.__name__, rule.__defaults__, rule.__closure__)
-    copied.__kwdefaults__, copied.__qualname__ = rule.__kwdefaults__, rule.__qualname__
-    return register_jitable(named_by_contents(copied))
-
-
-def _of_active(inner: Any, active: tuple[bool, ...]) -> Any:
-    """Return the function of `s`, `g`, `p`, a zero and the active states that returns `p` and these."""
-
-    def one(s: Any, g: Any, p: Any, zero: Any) -> Any:
-        return (inner(s, g, p),)
-
-    def every(s: Any, g: Any, p: Any, zero: Any, *states: Any) -> Any:
-        return inner(s, g, p, *states)
-
-    def some(s: Any, g: Any, p: Any, zero: Any, *states: Any) -> Any:
-        return kept(inner(s, g, p, *given((zero, *states))))
-
-    if not all(active):
-        taken = [k for k, is_active in enumerate(active) if is_active]
-        given = _choose(tuple(taken.index(k) + 1 if k in taken else 0 for k in range(len(active))))
-        kept = _choose((0, *(k + 1 for k in taken)))
-        return register_jitable(named_by_contents(some))
-    return register_jitable(named_by_contents(every if active else one))
-
-
-@functools.cache
-def compose(
-    rule: Rule,
-    scalars: tuple[str, ...],
-    flags: tuple[tuple[str, bool], ...],
-    active: tuple[bool, ...],
-    decay: str,
-    maximize: bool,
-) -> Rule:
-    """Return ``rule(s, g, p, *states) -> (p, *states)``, as kernels take it, of active states and flat scalars.
-
-    Around the author's rule is what all optimizers have in common. `decay` is "coupled", "decoupled" or "": the first
-    of the scalars is then its factor. The last is 0 where a state is not active. Cached, because kernels are: one
-    rule is one function object.
-    """
-    kind = named_scalars((*scalars, *(name for name, _ in flags)))
-    values = tuple(value for _, value in flags)
-    update = _of_active(_copy_for_kernels(rule), active)
-    first = 1 if decay else 0
-    end = first + len(scalars)
-    coupled, decoupled, partial = decay == "coupled", decay == "decoupled", not all(active)
-
-    def composed(s: Any, g: Any, p: Any, *states: Any) -> Any:
-        own = kind(*(s[first:end] + values))
-        if maximize:
-            g = -g
-        if coupled:
-            g = g + s[0] * p
-        if decoupled:
-            p = s[0] * p
-        if partial:
-            return update(own, g, p, s[end], *states)
-        return update(own, g, p, p, *states)
-
-    return named_by_contents(composed)
+def _check_names(own: str, states: Iterable[str], hyperparameters: Iterable[str]) -> None:
+    """Raise for a state or a hyperparameter with a name that something else has."""
+    for what, names in (("state", states), ("hyperparameter", hyperparameters)):
+        for name in names:
+            if name in _TAKEN or (what == "state" and name.removesuffix("_scale") in states and "_scale" in name):
+                raise TypeError(f"{own} has a {what} {name!r}, which is the name of something that all optimizers have")
 
 
 def check_class(cls: Any, states: Mapping[str, State], flags: Iterable[str], hyperparameters: Iterable[str]) -> None:
@@ -231,6 +161,7 @@ def check_class(cls: Any, states: Mapping[str, State], flags: Iterable[str], hyp
         Naming the class, what it declares, and what was expected.
     """
     own = cls.__name__
+    _check_names(own, states, hyperparameters)
     for name in ("scalars", "rule"):
         if not isinstance(inspect.getattr_static(cls, name, None), staticmethod):
             raise TypeError(f"{own}.{name} must be a function of its own: put @staticmethod above it")
@@ -242,9 +173,9 @@ def check_class(cls: Any, states: Mapping[str, State], flags: Iterable[str], hyp
                 )
     wanted_arguments = ["s", "g", "p", *states]
     arguments = list(inspect.signature(cls.rule).parameters)
-    pairs = zip(wanted_arguments[3:], arguments[3:], strict=False)
+    pairs = zip(wanted_arguments, arguments, strict=False)
     # A state may be called as another argument is, such as "s": its argument then has a name of its own.
-    misnamed = any(name not in (argument, *wanted_arguments[:3]) for name, argument in pairs)
+    misnamed = any(k < 3 or name not in wanted_arguments[:3] for k, (name, own_) in enumerate(pairs) if name != own_)
     if len(arguments) != len(wanted_arguments) or misnamed:
         raise TypeError(
             f"{own}.rule must take ({', '.join(wanted_arguments)}), every declared state in order; it takes "
@@ -277,8 +208,9 @@ def _trace(cls: Any, states: Mapping[str, State], scalars: tuple[str, ...], flag
         if len(values) != 1 + len(states):
             wanted = ", ".join(("p", *states))
             raise TypeError(f"{own}.rule must return {wanted}; it returned {len(values)} value(s)")
-        if states and not isinstance(returned, tuple):
-            raise TypeError(f"{own}.rule must return a tuple, got {type(returned).__name__}")
+        if isinstance(returned, tuple) != bool(states):
+            wanted = f"a tuple of {', '.join(('p', *states))}" if states else "p alone, no tuple"
+            raise TypeError(f"{own}.rule must return {wanted}; got {type(returned).__name__}")
         for name, value in zip(("p", *states), values, strict=True):
             if not isinstance(value, Scalar):
                 raise TypeError(

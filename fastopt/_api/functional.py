@@ -87,7 +87,8 @@ def _signature(cls: type[Any], timed: bool) -> inspect.Signature:
     active = cls.with_hyperparameters().active_states()
     parameters = [inspect.Parameter(name, positional) for name in ("p", "g")]
     for state in cls.states:
-        default = inspect.Parameter.empty if state in active else None
+        required = state in active and parameters[-1].default is inspect.Parameter.empty
+        default = inspect.Parameter.empty if required else None
         parameters.append(inspect.Parameter(state, positional, default=default))
     parameters.append(inspect.Parameter("step", keyword, default=inspect.Parameter.empty if timed else None))
     own = {"rounding": "nearest", "seed": 0, "stream": None}
@@ -98,8 +99,13 @@ def _signature(cls: type[Any], timed: bool) -> inspect.Signature:
 def _document(cls: type[Any], name: str, timed: bool) -> str:
     """Return the docstring of the function, from that of the class."""
     states = ", ".join(cls.states)
+    own = cls.__module__.partition(".")[0] == __name__.partition(".")[0]
+    whole = f"fastopt.{cls.__name__}" if own else f"{cls.__module__}.{cls.__qualname__}"
+    called = f"fastopt.{name}" if own else name
+    begin = {state: value for state, value in cls.with_hyperparameters().initial_values().items() if value}
+    first = "".join(f", {state} {value:g}" for state, value in begin.items())
     lines = [
-        f"Update one parameter in place as :class:`fastopt.{cls.__name__}` does, and return it.",
+        f"Update one parameter in place as :class:`{whole}` does, and return it.",
         "",
         "Parameters",
         "----------",
@@ -113,8 +119,8 @@ def _document(cls: type[Any], name: str, timed: bool) -> str:
     if states:
         lines += [
             f"{states} : ndarray",
-            "    The states, updated in place, zeros before the first step; as for `g`, but none narrower than float32",
-            "    beside a float64 parameter. bfloat16 states are rounded stochastically.",
+            f"    The states, updated in place, zeros before the first step{first}; as for `g`, but none narrower than",
+            "    float32 beside a float64 parameter. bfloat16 states are rounded stochastically.",
         ]
         extra = [s for s in cls.states if s not in cls.with_hyperparameters().active_states()]
         if extra:
@@ -124,7 +130,7 @@ def _document(cls: type[Any], name: str, timed: bool) -> str:
         lines.append("    Needed only for stochastic rounding.")
     lines += [
         f"{', '.join(cls.hyperparameters)}",
-        f"    As for :class:`fastopt.{cls.__name__}`; `lr` is a number.",
+        f"    As for :class:`{whole}`; `lr` is a number.",
         'rounding : {"nearest", "stochastic"}, default "nearest"',
         "    How a parameter of 16 bits is rounded.",
         "seed : int, default 0",
@@ -144,7 +150,7 @@ def _document(cls: type[Any], name: str, timed: bool) -> str:
         "",
         "Notes",
         "-----",
-        f"The formula, the bytes moved and the source are those of :class:`fastopt.{cls.__name__}`.",
+        f"The formula, the bytes moved and the source are those of :class:`{whole}`.",
         "",
         "Examples",
         "--------",
@@ -156,5 +162,5 @@ def _document(cls: type[Any], name: str, timed: bool) -> str:
         targets = ", ".join(active) + "," * (len(active) == 1)
         lines.append(f">>> {targets} = np.zeros(({len(active)}, 2))")
     arguments = ", ".join(["p", "g", *active, *(["step=1"] if timed else []), "lr=0.1"])
-    lines += [f">>> fastopt.{name}({arguments}) is p", "True"]
+    lines += [f">>> {called}({arguments}) is p", "True"]
     return "\n".join(lines)

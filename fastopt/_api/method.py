@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -18,16 +19,29 @@ from .._kernels.compiler import EXACT, Spec
 from .._kernels.symbols import named_by_contents
 from . import hyperparameters as _hyper
 from .arguments import Arguments
-from .declaration import Rule, State, check_class, compose, depends_on_step, find_states, scalars_type, without_names
+from .composition import Rule, compose, without_names
+from .declaration import State, check_class, check_field, depends_on_step, find_states, initial_value, scalars_type
 
 #: The largest float64 that each dtype rounds to 0: half of its least number.
-_ROUNDED_TO_ZERO = {"float32": 2.0**-150, "float64": 0.0}
+_ROUNDED_TO_ZERO = {"f": 2.0**-150, "d": 0.0}
 
 
 @register_jitable(**EXACT)
 def decay_scalar(lr: float, weight_decay: float, decoupled: bool) -> float:
     """Return the factor of weight decay in a step: of the parameter if it is decoupled, else of what `g` gains."""
     return 1.0 - lr * weight_decay if decoupled else weight_decay
+
+
+@functools.cache
+def _composed(
+    cls: type[Method], decays: str, maximize: bool, flags: tuple[bool, ...], has: tuple[bool, ...]
+) -> tuple[Rule, tuple[str, ...], tuple[float, ...]]:
+    """Return the rule of a class for these constants, the states that it has then, and what its scalars end with."""
+    there = dict(zip(cls._has, has, strict=True))
+    active = tuple(there.get(f"has_{name}", True) for name in cls._declared)
+    named = (*zip(cls._flags, flags, strict=True), *there.items())
+    rule = compose(cls.rule, cls._scalars, named, active, decays, maximize)
+    return rule, tuple(itertools.compress(cls._declared, active)), () if all(active) else (0.0,)
 
 
 class Method(Arguments):
@@ -51,13 +65,27 @@ class Method(Arguments):
     _fields: ClassVar[dict[str, _hyper.Hyperparameter[Any]]]
     _guards: ClassVar[tuple[str, ...]] = ()
     _settable: ClassVar[frozenset[str]] = frozenset()
+    _setters: ClassVar[frozenset[str]] = frozenset()
     _arguments: ClassVar[tuple[str, ...]]
     _declared: ClassVar[dict[str, State]] = {}
     _flags: ClassVar[tuple[str, ...]] = ()
     _has: ClassVar[tuple[str, ...]] = ()
     _whens: ClassVar[tuple[str, ...]] = ()
     _scalars: ClassVar[tuple[str, ...]] = ()
-    timed: ClassVar[bool]
+    _kind: ClassVar[Any]
+    # Those of instances, set in `_changed` by way of their dictionary; without ClassVar they would be arguments.
+    _active: ClassVar[tuple[str, ...]]
+    _ends: ClassVar[tuple[float, ...]]
+    _fixed: ClassVar[tuple[float, ...] | None]
+    _kernel_key: ClassVar[tuple[Any, ...]]
+    _numbers: ClassVar[tuple[Any, ...]]
+    _plain: ClassVar[Any]
+    _quick: ClassVar[bool]
+    _decays: ClassVar[bool]
+    _more: ClassVar[bool]
+    _rule: ClassVar[Rule]
+    _specs: ClassVar[dict[tuple[str, ...], Spec]]
+    timed: ClassVar[bool] = False
     """Whether :attr:`scalars` depends on the number of the step."""
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -66,10 +94,11 @@ class Method(Arguments):
         attributes = [item for base in reversed(cls.__mro__) for item in vars(base).items()]
         names = [name for name, value in attributes if isinstance(value, _hyper.Hyperparameter)]
         setters = {name for name, value in attributes if getattr(value, "fset", None) is not None}
+        cls._setters = frozenset(setters - {"step_count"})
         cls._settable = frozenset({*names, *setters})
         shared = ("weight_decay", "decoupled", "maximize", "reproducible")
         order = [*dict.fromkeys(name for name in names if name not in shared), *shared]
-        cls._fields = {name: inspect.getattr_static(cls, name) for name in order}
+        cls._fields = {name: check_field(cls, name) for name in order}
         cls.hyperparameters = {name: field.default for name, field in cls._fields.items()}
         cls._guards = tuple(name for name, field in cls._fields.items() if field.guards)
         cls.states = tuple(cls._declared)
@@ -80,7 +109,8 @@ class Method(Arguments):
             cls._has, cls._whens = tuple(optional), tuple(optional.values())
             check_class(cls, cls._declared, (*cls._flags, *cls._has), cls._fields)
             cls._arguments = tuple(inspect.signature(cls.scalars).parameters)[2:]
-            cls._scalars = scalars_type(cls)._fields
+            cls._kind = scalars_type(cls)
+            cls._scalars = cls._kind._fields
             cls.timed = depends_on_step(cls.scalars)
 
     scalars: ClassVar[Callable[..., tuple[float, ...]]]
@@ -103,13 +133,12 @@ class Method(Arguments):
         """Return the names of the states that there are with these hyperparameters."""
         return self._active
 
-    def _is_active(self, declared: State) -> bool:
-        return declared.when is None or bool(getattr(self, declared.when))
-
     def initial_values(self) -> dict[str, float]:
         """Return what each state holds before the first step."""
         return {
-            name: float(getattr(self, declared.init) if isinstance(declared.init, str) else declared.init)
+            name: initial_value(
+                declared, getattr(self, declared.init) if isinstance(declared.init, str) else declared.init
+            )
             for name, declared in self._declared.items()
         }
 
@@ -144,20 +173,22 @@ class Method(Arguments):
         decays = ("decoupled" if now["decoupled"] else "coupled") if now["weight_decay"] else ""
         flags = [now[name] for name in self._flags]
         has = [bool(getattr(self, when)) for when in self._whens]
-        constants = (decays, now["maximize"], now["reproducible"], *flags, *has)
+        constants = (cls, decays, now["maximize"], now["reproducible"], *flags, *has)
         if constants != now.get("_constants"):  # most changes are of numbers alone
-            active = tuple(self._is_active(declared) for declared in self._declared.values())
-            named = (*zip(self._flags, flags, strict=True), *zip(self._has, has, strict=True))
-            self._active = tuple(name for name, here in zip(self._declared, active, strict=True) if here)
-            self._rule = compose(cls.rule, self._scalars, named, active, decays, self.maximize)
-            self._constants = constants
-            self._plans: dict[Any, Any] = {}
-            self._specs: dict[tuple[str, ...], Spec] = {}
-            self._decays, self._ends = bool(decays), () if all(active) else (0.0,)
-            self._more = bool(decays) or not all(active)
-            self._plain = without_names(cls.scalars, scalars_type(cls))
-        self._numbers = tuple([getattr(self, name) for name in self._arguments])
-        self._fixed: tuple[float, ...] | None = None  # the scalars of every step, where all steps have the same
+            rule, active, ends = _composed(
+                cls,  # type: ignore[arg-type]  # a class has a hash
+                decays,
+                now["maximize"],
+                tuple(flags),
+                tuple(has),
+            )
+            now["_constants"], now["_rule"], now["_active"] = constants, rule, active
+            now["_kernel_key"], now["_specs"] = (rule, now["reproducible"]), {}
+            now["_decays"], now["_ends"], now["_more"] = bool(decays), ends, bool(decays or ends)
+            now["_plain"] = without_names(cls.scalars, cls._kind)
+        now["_numbers"] = tuple([getattr(self, name) for name in self._arguments])
+        now["_fixed"] = None  # the scalars of every step, where all steps have the same
+        now["_quick"] = cls.timed and type(now["lr"]) is float and not now["_more"]
 
     def _learning_rate(self, step: int) -> float:
         """Return the learning rate of step number `step`."""
@@ -166,18 +197,17 @@ class Method(Arguments):
 
     def values(self, step: int) -> tuple[float, ...]:
         """Return all scalars of step number `step`: those of the decay and those of the rule."""
+        if self._quick:
+            return self._plain(step, self.__dict__["lr"], *self._numbers)  # type: ignore[no-any-return]
         if self._fixed is not None:
             return self._fixed
-        lr = self.__dict__["lr"]  # without the descriptor, which takes 0.1 µs of 4
-        constant = type(lr) is float
-        if not constant:
-            lr = self._learning_rate(step)
-        values = self._plain(step, lr, *self._numbers)
+        lr = self._learning_rate(step)
+        values: tuple[float, ...] = self._plain(step, lr, *self._numbers)
         if self._more:
             decay = (decay_scalar(lr, self.weight_decay, self.decoupled),) if self._decays else ()
             values = (*decay, *values, *self._ends)
-        if constant and not self.timed:
-            self._fixed = values
+        if not (self.timed or callable(self.lr)):
+            self.__dict__["_fixed"] = values
         return values
 
     def spec(self, codecs: tuple[str, ...], scalars: int | None = None) -> Spec:
@@ -190,6 +220,10 @@ class Method(Arguments):
             raise TypeError(f"{type(self).__name__}.scalars returned {scalars} numbers, and {spec.scalars} before")
         if spec is None:
             scalars = len(self.values(1)) if scalars is None else scalars
+            own = scalars - self._decays - len(self._ends)
+            if own != len(self._scalars):
+                names = ", ".join(self._scalars)
+                raise TypeError(f"{type(self).__name__}.scalars returned {own} numbers, and its NamedTuple has {names}")
             spec = Spec(self._rule, scalars, codecs, self.is_reproducible(codecs))
             self.check_dtypes(spec.compute)
             self._specs[codecs] = spec
@@ -210,7 +244,7 @@ class Method(Arguments):
         for dtype in dtypes:
             for name in self._guards:
                 value = self.__dict__[name]
-                if 0 < value <= _ROUNDED_TO_ZERO[dtype.name]:
+                if 0 < value <= _ROUNDED_TO_ZERO[dtype.char]:
                     least = np.finfo(dtype).smallest_subnormal
                     raise ValueError(
                         f"{name} must be 0 or at least {least:.2g} where arithmetic is in {dtype}, got {value!r}"
@@ -243,6 +277,8 @@ class Method(Arguments):
             if not (name.startswith("_") or name in self._settable):
                 raise AttributeError(f"{type(self).__name__} has no {name!r} to set; it has {', '.join(self._fields)}")
             super().__setattr__(name, value)
+            if name in self._setters:  # a property that `scalars` may take
+                self._changed()
 
     def describe(self) -> Iterator[tuple[str, Any]]:
         """Yield the name and the value of every hyperparameter."""

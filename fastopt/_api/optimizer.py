@@ -270,7 +270,7 @@ class Optimizer(Method):
         return {
             n: v
             for n, v in self.__dict__.items()
-            if n not in ("_constants", "_groups", "_plain", "_plan", "_plans", "_rule", "_specs")
+            if n not in ("_constants", "_groups", "_plain", "_plan", "_rule", "_specs", "_kernel_key")
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 #: Ways through the branches of a rule that are followed.
-_MOST_PATHS = 256
+_MOST_PATHS = 4096
+#: Branches on one way.
+_MOST_DECISIONS = 1000
 
 
 class Scalar:
@@ -37,9 +39,8 @@ class Scalar:
         return result if ufunc.nout == 1 else (result,) * ufunc.nout
 
     def __array_function__(self, function: Any, kinds: Any, arguments: Any, options: Any) -> Any:
-        if function is not np.where or len(arguments) != 3 or options:
-            raise TypeError(f"{self._recorder.owner}.rule calls np.{function.__name__}, which is not of single numbers")
-        return self._recorder.operate("np.where", *arguments)
+        hint = ": write a if condition else b" if function is np.where else ", which is not of single numbers"
+        raise TypeError(f"{self._recorder.owner}.rule calls np.{function.__name__}{hint}")
 
 
 def _operator(symbol: str, *, reflected: bool = False) -> Callable[..., Scalar]:
@@ -133,6 +134,10 @@ class Recorder:
 
     def decide(self) -> bool:
         """Return which way a branch is taken: all are, one after the other."""
+        if self._taken == _MOST_DECISIONS:
+            raise TypeError(
+                f"{self.owner}.rule has more than {_MOST_DECISIONS} branches one after the other, or no end"
+            )
         if self._taken == len(self._decisions):
             self._decisions.append(True)
         self._taken += 1

@@ -48,7 +48,9 @@ def _threads_of(text: str) -> int:
 
 def _optimizer(text: str) -> type[Any]:
     """Return the class that "module:name" names."""
-    module, _, name = text.partition(":")
+    module, colon, name = text.partition(":")
+    if not (module and colon and name):
+        raise argparse.ArgumentTypeError(f"must be module:class, got {text!r}")
     sys.path.insert(0, "")  # where the command is called, as with `python -m`
     try:
         found = getattr(importlib.import_module(module), name)
@@ -56,8 +58,8 @@ def _optimizer(text: str) -> type[Any]:
         raise argparse.ArgumentTypeError(f"must be module:class, got {text!r}: {error}") from None
     finally:
         del sys.path[0]
-    if not (isinstance(found, type) and issubclass(found, Optimizer)):
-        raise argparse.ArgumentTypeError(f"must name a subclass of fastopt.Optimizer, got {text!r}, {found!r}")
+    if not (isinstance(found, type) and issubclass(found, Optimizer) and hasattr(found, "rule")):
+        raise argparse.ArgumentTypeError(f"must name an optimizer with a rule, got {text!r}, {found!r}")
     return found
 
 

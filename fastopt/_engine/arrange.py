@@ -133,8 +133,9 @@ class Plan:
 
     def prepare(self, update: Update, values: tuple[float, ...], stream: Any) -> None:
         """Prepare all groups for a step of `update` with these scalars, on a stream where they are on a GPU."""
+        rows = (values,)
         for group in self._groups:
-            group.prepare(update.spec(group.codecs, len(values)), (values,), stream)
+            group.prepare(update, rows, stream)
 
     def read_step(self) -> int | None:
         """Return the number of steps that a device counted, after all work enqueued there; None if none counts."""

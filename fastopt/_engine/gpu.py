@@ -130,7 +130,7 @@ class DeviceGroup(Group):
             name = self.label("grads", t)
             yield name, gpu.view(name, grads[index])
 
-    def prepare(self, spec: Spec, rows: Sequence[tuple[float, ...]], stream: Any) -> None:
+    def prepare(self, update: Update, rows: Sequence[tuple[float, ...]], stream: Any) -> None:
         """Take the scalars and the stream of a step, and compile its kernel, so that only launching can fail.
 
         Raises
@@ -141,6 +141,7 @@ class DeviceGroup(Group):
             If it is being captured, and the step cannot be.
         """
         self._handle = gpu.stream_handle(stream, self.params[0])
+        spec = update.spec(self.codecs, len(rows[0]))
         with driver.on(self.device):
             if streams.capturing(self._handle):
                 self._check_capture()
@@ -153,7 +154,7 @@ class DeviceGroup(Group):
                     self._bits = np.zeros(-(-self.values.array.nbytes // 8), np.int64)
                     self._scalars = driver.copy_of(self._bits)
                     self._scalar_uploads = streams.Uploads(len(self._bits))
-        self.values.pack(rows)
+        self.values.pack_rows(rows)
 
     def _check_capture(self) -> None:
         if not self.capturable:

@@ -14,7 +14,7 @@ from .._arrays.view import view_of
 from .._kernels import compiler
 from .._kernels.compiler import Spec
 from . import threads
-from .scalars import ScalarTable
+from .scalars import ScalarTable, Update
 
 # A chunk is the most that is done between two looks at the chunk list, an item the least that a thread
 # takes. 2^13 elements: from 2^12 to 2^18 the time of float32 Adam is the same within the noise, and
@@ -120,24 +120,25 @@ class Group:
         """Return the gradients of the group, of those of all parameters."""
         return grads if self._all else [grads[t] for t in self.indices]
 
-    def prepare(self, spec: Spec, rows: Sequence[tuple[float, ...]], stream: Any) -> None:
+    def prepare(self, update: Update, rows: Sequence[tuple[float, ...]], stream: Any) -> None:
         """Take the scalars of a step, a row for each group of parameters, and compile its kernels.
 
         After that nothing can fail once writing began.
         """
         if stream is not None:
             raise TypeError(f"{self.label('params', 0)} is on the CPU, where a step takes no stream; got {stream!r}")
+        spec = update._specs.get(self.codecs) or update.spec(self.codecs, len(rows[0]))
         if spec is not self.spec:
             kernels = threads.Kernels(functools.partial(compiler.sweep, spec), self.elements)
             kernels.prepare()
-            self.kernels, self.spec, self.values = (
-                kernels,
-                spec,
-                ScalarTable(self.group_count, spec.scalars, spec.compute),
-            )
+            self.kernels, self.spec = kernels, spec
+            self.values = ScalarTable(self.group_count, spec.scalars, spec.compute)
         elif self.kernels.large:  # how many threads may have changed
             self.kernels.prepare()
-        self.values.pack(rows)
+        if self.group_count == 1:
+            self.values.pack(rows[0])
+        else:
+            self.values.pack_rows(rows)
 
     def launch(self, step: int) -> threads.Launch:
         """Return the launch that updates all tensors of the group, in step number `step`."""

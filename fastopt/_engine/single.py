@@ -1,7 +1,7 @@
 """Plans of a single tensor: what the functions run, on arrays that the caller hands in each time.
 
-A plan is kept for each method, rounding and dtypes. What a call writes is its own, so that a plan may be run within
-itself and by many threads at once.
+A plan is kept for each rule, rounding and dtypes, whatever the numbers of a step are. What a call writes is its own, so
+that a plan may be run within itself and by many threads at once.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Single:
             work = self._spare.pop()
         except IndexError:
             work = _Work(self._count, self.spec)
-        work.scalars.pack((values,))
+        work.scalars.pack(values)
         answer = UNSURE
         if self._direct is not None:
             work.set_ids(*map(id, arrays))
@@ -87,6 +87,10 @@ class Single:
             kernels.prepare()
             threads.launch([(kernels, (work.table, *_cached_chunks((size,)), _GROUP, work.scalars.array, seed, step))])
         self._spare.append(work)
+
+
+#: A plan, and whether it rounds stochastically, by what its kernel depends on.
+_PLANS: dict[tuple[Any, ...], tuple[Single, bool]] = {}
 
 
 def update_arrays(
@@ -110,18 +114,21 @@ def update_arrays(
     if stream is not None:
         raise TypeError(f"p is on the CPU, where an update takes no stream; got {stream!r}")
     try:
-        key = (rounding, *[a.dtype for a in arrays])
-        found = method._plans.get(key)
+        key = (method._kernel_key, rounding, *[a.dtype for a in arrays])
+        found = _PLANS.get(key)
     except AttributeError:  # no arrays
         found = None
     if found is None:
         codecs = _codecs_for(arrays, names, rounding)
         values = method.values(1 if step is None else step)
         plan = Single(method.spec(codecs, len(values)), [a.dtype for a in (as_gradient(arrays[0]), *arrays[1:])])
-        found = method._plans[key] = plan, any(codec.endswith("-stochastic") for codec in codecs)
+        found = _PLANS[key] = plan, any(codec.endswith("-stochastic") for codec in codecs)
     plan, stochastic = found
     step = _step_for(stochastic, step)
-    plan.run(arrays, names, method.values(step), seed, step)
+    values = method.values(step)
+    if plan.spec.codecs not in method._specs:
+        method.spec(plan.spec.codecs, len(values))  # which checks the numbers of this method
+    plan.run(arrays, names, values, seed, step)
 
 
 def _step_for(stochastic: bool, step: int | None) -> int:
@@ -189,7 +196,7 @@ def _update_on_gpu(
     values = method.values(step)
     spec = method.spec(codecs, len(values))
     scalars = ScalarTable(1, spec.scalars, spec.compute)
-    scalars.pack((values,))
+    scalars.pack(values)
     handle = gpu.stream_handle(stream, p)
     with driver.on(device):
         if streams.capturing(handle):

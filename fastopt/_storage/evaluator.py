@@ -187,6 +187,8 @@ def constant(codec: Codec, number: float) -> list[Any]:
     """Return what a codec stores of a number in each of its arrays, the scale of a block of such numbers included."""
     builder = Builder()
     (wide, *_), zero = codec.fields, value(np.uint32(0))
+    if abs(number) > float(np.finfo(np.float64 if wide == np.float64 else np.float32).max):
+        raise ValueError(f"a state cannot begin at {number!r}, which is too large for float32")
     given = value(np.float64(number) if wide == np.float64 else np.float32(number))
     rand = value(np.uint32(_HALFWAY))
     if not isinstance(codec, Scaled8):
