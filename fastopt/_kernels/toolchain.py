@@ -31,7 +31,8 @@ def complete() -> None:
         return get_unary_impl_for_fn_and_ty(math.sqrt, signature.args[0])(context, builder, signature, arguments)
 
     ufunc_db().setdefault(np.sqrt, {"f->f": root, "d->d": root})
-    for function in (np.absolute, np.copysign, np.negative, np.sign, np.square):
+    exact = (np.absolute, np.isfinite, np.isinf, np.negative, np.reciprocal, np.sign, np.signbit, np.square, np.trunc)
+    for function in exact:
         ufunc_db().setdefault(function, get_ufunc_info(function))
 
 
@@ -69,4 +70,10 @@ def compiled(function: Callable[..., Any], signature: Any, **flags: Any) -> Any:
         return cuda.jit(function)
     complete()
     with unfused():
-        return cuda.jit(signature, **flags)(function)
+        try:
+            return cuda.jit(signature, **flags)(function)
+        except KeyError as error:
+            if error.args and isinstance(error.args[0], np.ufunc):
+                name = error.args[0].__name__
+                raise TypeError(f"np.{name} is not among the functions that numba-cuda compiles for a GPU") from None
+            raise
