@@ -65,7 +65,7 @@ HOUSE = {
         *("optimizer", "jitable", "info"),
     ],
     "rules": [],
-    "optimizers": ["adam", "gd", "momentum", "rmsprop"],
+    "optimizers": sorted(name.removeprefix("optimizers.") for name in MODULES if name.startswith("optimizers.")),
     "_minimize": [],
     "": [],
     "_bench": [

@@ -13,8 +13,8 @@ from typing import Any, NoReturn, overload
 
 from numba.core.errors import NumbaError
 
+from .._kernels.symbols import contents_of
 from .arguments import Setting
-from .composition import contents
 from .hyperparameters import Hyperparameter, in_range
 from .tracing import Recorder, Scalar
 
@@ -73,8 +73,7 @@ def find_states(cls: type) -> dict[str, State]:
     for name in names:
         if any(name in vars(base) and not isinstance(vars(base)[name], State) for base in cls.__mro__):
             raise TypeError(f"{cls.__name__} has a state {name!r}, which is the name of something else in its bases")
-    found = {name: inspect.getattr_static(cls, name) for name in names}
-    return {name: value for name, value in found.items() if isinstance(value, State)}
+    return {name: inspect.getattr_static(cls, name) for name in names}
 
 
 def check_field(cls: type, name: str) -> Hyperparameter[Any]:
@@ -118,7 +117,7 @@ def scalars_type(cls: Any) -> Any:
     kind = function.__annotations__.get("return")
     if isinstance(kind, str):
         cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
-        kind = {**function.__globals__, **{name: contents(cell) for name, cell in cells}}.get(kind)
+        kind = {**function.__globals__, **{name: contents_of(cell) for name, cell in cells}}.get(kind)
     if not (isinstance(kind, type) and issubclass(kind, tuple) and hasattr(kind, "_fields")):
         raise TypeError(
             f"{cls.__name__}.scalars must say which NamedTuple it returns: def scalars(step, lr) -> Scalars, with "
@@ -198,8 +197,8 @@ def _trace(cls: Any, states: Mapping[str, State], scalars: tuple[str, ...], flag
     """Run the rule of a class once for every way through its branches, and check what it returns."""
     own = cls.__name__
     recorder = Recorder(own, scalars, flags)
-    for s, number in recorder.paths():
-        given = [number(name) for name in ("g", "p", *states)]
+    for s in recorder.paths():
+        given = [Scalar(recorder) for _ in ("g", "p", *states)]
         try:
             returned = cls.rule(s, *given)
         except (NumbaError, NotImplementedError):

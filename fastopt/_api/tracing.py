@@ -29,7 +29,7 @@ class Scalar:
     def __float__(self) -> float:
         raise TypeError(
             f"{self._recorder.owner}.rule calls a function of one Python number: use NumPy's, such as np.sqrt, which "
-            "kernels, arrays and the simulator all have"
+            "are of arrays, too"
         )
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
@@ -118,13 +118,13 @@ class Recorder:
         self._decisions: list[bool] = []
         self._taken = 0
 
-    def paths(self) -> Iterator[tuple[Any, Callable[[str], Scalar]]]:
-        """Yield `s` and what makes the other numbers, once for every way through the rule."""
+    def paths(self) -> Iterator[Any]:
+        """Yield `s`, once for every way through the rule."""
         for _ in range(_MOST_PATHS):
             self._taken = 0
             values: dict[str, Any] = {name: Scalar(self) for name in self._scalars}
             values |= {name: _Flag(self) for name in self._flags}
-            yield _Quantities(self, values), lambda name: Scalar(self)
+            yield _Quantities(self, values)
             while self._decisions and not self._decisions[-1]:  # both ways from there were taken
                 self._decisions.pop()
             if not self._decisions:

@@ -67,8 +67,7 @@ class DeviceGroup(Group):
             self._sent = np.zeros(len(params), np.int64)
             self._table = driver.copy_of(self.table.view(np.int64).reshape(-1))
             self._uploads = streams.Uploads(len(params))
-            self._chunks = driver.copy_of(np.concatenate([chunks.reshape(-1), np.zeros(1, np.int64)]))
-            self._scalars = driver.copy_of(np.zeros(64, np.float64)) if capturable else None
+            self._chunks = chunks_there(chunks)
             self._clock = driver.copy_of(np.zeros(2, np.float64)) if capturable else None
             self._group_of = driver.copy_of(self.groups)
         self._handle = 0
@@ -150,7 +149,7 @@ class DeviceGroup(Group):
                 if self.capturable:
                     self._advance = compiler.device_counter(self._method.compiled_values(), spec, self.device)
                 self.spec, self.values = spec, ScalarTable(self.group_count, spec.scalars, spec.compute)
-                if self._in_memory and not self.capturable:
+                if self._in_memory:
                     self._bits = np.zeros(-(-self.values.array.nbytes // 8), np.int64)
                     self._scalars = driver.copy_of(self._bits)
                     self._scalar_uploads = streams.Uploads(len(self._bits))
@@ -232,6 +231,11 @@ def launch_on_devices(
         threads.launch(launches, *others)
     if failed:
         raise failed[0]
+
+
+def chunks_there(chunks: Array) -> Any:
+    """Return chunks on the current device, and one number more: of none at all nothing could be allocated."""
+    return driver.copy_of(np.concatenate([chunks.reshape(-1), np.zeros(1, np.int64)]))
 
 
 def sweep_launcher(kernel: Any, spec: Spec, chunks: int, device: int, handle: int) -> Any:

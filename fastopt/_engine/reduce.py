@@ -17,7 +17,7 @@ from .._arrays.checks import Array
 from .._kernels import compiler
 from .._kernels.reduce import CHUNK, RESULTS
 from . import streams, threads
-from .gpu import DeviceGroup, wait_for
+from .gpu import DeviceGroup, chunks_there, wait_for
 from .plan import Group, chunks_of
 
 
@@ -93,7 +93,7 @@ class _Device:
         with driver.on(group.device):
             self._table = driver.copy_of(np.zeros(max(len(sizes), 2), np.int64))
             self._uploads = streams.Uploads(max(len(sizes), 2))
-            self._chunks, self._of_tensors = (driver.copy_of(_flat(a)) for a in (chunks, of_tensors))
+            self._chunks, self._of_tensors = map(chunks_there, (chunks, of_tensors))
             self._found, self._results = (driver.copy_of(np.zeros(2 * max(n, 1), np.float64)) for n in self._counts)
             first = driver.address_of(self._found)
             self._rows = driver.copy_of(np.array([first, first + 8 * self._counts[0]], np.int64))
@@ -121,10 +121,6 @@ class _Device:
         """Wait for the device, and take the results."""
         with driver.on(self._group.device):
             driver.copy_to_host(driver.address_of(self._results), self.found)
-
-
-def _flat(chunks: Array) -> Array:
-    return np.concatenate([chunks.reshape(-1), np.zeros(1, np.int64)])
 
 
 class Reduction:

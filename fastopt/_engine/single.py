@@ -169,8 +169,6 @@ def check_arrays(arrays: Sequence[Any], names: Sequence[str]) -> list[Any]:
     return arrays
 
 
-# More arrays than any update has.
-_ROWS = 16
 # CUDA's handle for the default stream of the calling thread: the same for all threads, and in each another stream.
 _PER_THREAD = 2
 
@@ -206,9 +204,9 @@ def _update_on_gpu(
             )
         kernel = compiler.device_sweep(spec, False, False, device)
         chunks, count = _chunks(p.size, device)
-        table, uploads, lock = _table(device, handle, threading.get_ident() if handle == _PER_THREAD else 0)
-        row = np.zeros(_ROWS, np.int64)
-        row[: len(views)] = [view.address for view in views]
+        thread = threading.get_ident() if handle == _PER_THREAD else 0
+        table, uploads, lock = _table(device, handle, thread, len(views))
+        row = np.array([view.address for view in views], np.int64)
         places = [driver.argument(driver.address_of(a)) for a in (table, chunks)]
         launch = devices.sweep_launcher(kernel, spec, count, device, handle)
         with lock:  # another thread's call on this stream comes before both or after both
@@ -222,12 +220,15 @@ def _chunks(size: int, device: int) -> tuple[Any, int]:
     """Return the chunks of one tensor, on the device, and their number."""
     _, chunks = chunks_of([size], devices.CHUNK)
     with driver.on(device):
-        return driver.copy_of(np.concatenate([chunks.reshape(-1), np.zeros(1, np.int64)])), len(chunks)
+        return devices.chunks_there(chunks), len(chunks)
 
 
 @functools.lru_cache(maxsize=64)
-def _table(device: int, handle: int, thread: int) -> tuple[Any, streams.Uploads, threading.Lock]:
-    """Return the table of addresses of the calls on one stream, whose order keeps them apart, and its lock."""
+def _table(device: int, handle: int, thread: int, arrays: int) -> tuple[Any, streams.Uploads, threading.Lock]:
+    """Return the table of addresses of the calls on one stream, whose order keeps them apart, and its lock.
+
+    Calls with other numbers of arrays have another one.
+    """
     del thread  # which has a stream of its own
     with driver.on(device):
-        return driver.copy_of(np.zeros(_ROWS, np.int64)), streams.Uploads(_ROWS), threading.Lock()
+        return driver.copy_of(np.zeros(arrays, np.int64)), streams.Uploads(arrays), threading.Lock()

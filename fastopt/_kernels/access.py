@@ -18,7 +18,6 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
 
 from .._storage import random_bits
 from .._storage.codecs import DOUBLE, ELEMENTS, FLOAT, INT16, INT32
@@ -26,7 +25,7 @@ from .._storage.evaluator import kind
 from .._storage.int8 import BLOCK
 from .._storage.layout import layout as layout_of
 from .._storage.random_bits import INT64
-from .targets import Shape, Target
+from .targets import Shape, Target, room
 
 # The types of operands, by name; all others are int64. What a rule returned stays as it is.
 _ADDRESSES = ("addresses", "scratch", "table", "chunks", "address", "clock")
@@ -179,13 +178,7 @@ class Access:
     @operation("scratch")
     def scratch(self, b):
         """Return the addresses of arrays for a block's new numbers, one for each scale, in the caller's frame."""
-        found = []
-        for _ in self._layout.scales:
-            with b.goto_entry_block():
-                room = b.alloca(ir.ArrayType(FLOAT, BLOCK))
-                room.align = 64
-            found.append(b.ptrtoint(room, INT64))
-        return found
+        return [room(b, FLOAT, BLOCK) for _ in self._layout.scales]
 
     def _kept(self, scratch: Any) -> Iterator[tuple[int, Any, int]]:
         """Yield the number of each codec with a scale, and where its new numbers are kept, in which array."""

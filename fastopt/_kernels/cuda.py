@@ -11,7 +11,7 @@ from typing import Any
 from numba import cuda, float64, int32, uint64
 
 from .._storage.int8 import BLOCK
-from .._storage.random_bits import INT64
+from . import access
 from .access import Access
 from .reduce import LANES, RESULTS, Elements
 from .targets import Target
@@ -141,19 +141,17 @@ def make_device_sums(target: Target, codec: str) -> Callable[..., None]:
     term, larger, write, write_bits = own.term, own.larger, own.write, own.write_bits
     itemsize, no_bits, results = own.itemsize, own.no_bits, codec == RESULTS
 
-    def integer(b: Any, address: Any, i: Any) -> Any:
-        return target.read(b, address, INT64, i)[0]
-
-    at = target.function(integer, f"{target.name} integer", {"address": "uint64", "i": "int64"}, "int64")
+    memory = access.of(target, "float64 float64")
+    chunk, integer = memory.chunk, memory.integer
 
     def sums(table, chunks, count, squares, largest):
         lanes = cuda.shared.array(LANES, float64)
         most = cuda.shared.array(1, uint64)  # the simulator knows them apart by their lines
         c = cuda.blockIdx.x
         while c < count:
-            start, length = at(chunks, 3 * c + 1), at(chunks, 3 * c + 2)
-            address = at(table, at(chunks, 3 * c)) + start * itemsize
-            biggest = at(table, 1) + start * itemsize if results else address
+            tensor, start, length = chunk(chunks, c)
+            address = integer(table, tensor) + start * itemsize
+            biggest = integer(table, 1) + start * itemsize if results else address
             cuda.syncthreads()  # all have read what the chunk before left
             if cuda.threadIdx.x == 0:
                 most[0] = 0

@@ -10,12 +10,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
 
 from .._storage.codecs import DOUBLE, ELEMENTS, FLOAT, INT32
 from .._storage.layout import CODECS
 from .._storage.random_bits import INT64
-from .targets import Target
+from .targets import Target, room
 
 #: Running sums of a chunk: as many as a block of a GPU has threads.
 LANES = 256
@@ -97,7 +96,4 @@ class Elements:
 
     @staticmethod
     def _lanes(b: Any) -> Any:
-        with b.goto_entry_block():
-            room = b.alloca(ir.ArrayType(DOUBLE, LANES))
-            room.align = 64
-        return b.ptrtoint(room, INT64)
+        return room(b, DOUBLE, LANES)

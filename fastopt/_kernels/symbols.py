@@ -162,7 +162,7 @@ def _function(function: FunctionType, seen: dict[int, int]) -> str:
     if id(function) in seen:
         return f"again {seen[id(function)]}"
     seen[id(function)] = len(seen)
-    cells = [_cell(cell) for cell in function.__closure__ or ()]
+    cells = [contents_of(cell) for cell in function.__closure__ or ()]
     parts = (function.__code__, function.__defaults__, function.__kwdefaults__, cells)
     reached = [*_reached(function, cells), _overloads(function)]
     return f"function {_describe(parts, seen)} {_describe(reached, seen)}"
@@ -185,7 +185,8 @@ def _package(thing: Any) -> str:
     return str(getattr(thing, "__module__", None)).partition(".")[0]
 
 
-def _cell(cell: Any) -> Any:
+def contents_of(cell: Any) -> Any:
+    """Return what a cell of a closure holds, or None while it is empty."""
     try:
         return cell.cell_contents
     except ValueError:  # empty: the function that fills it is still being made
@@ -194,7 +195,7 @@ def _cell(cell: Any) -> Any:
 
 def _reached(function: FunctionType, cells: list[Any]) -> Iterator[Any]:
     """Yield the globals that a function uses, and what it may use of the modules among them and in its closure."""
-    names = sorted(_names(function.__code__))
+    names = sorted(names_in(function.__code__))
     used = {name: function.__globals__[name] for name in names if name in function.__globals__}
     yield used
     modules = [thing for thing in (*used.values(), *cells) if isinstance(thing, ModuleType)]
@@ -206,7 +207,7 @@ def _reached(function: FunctionType, cells: list[Any]) -> Iterator[Any]:
         modules += [thing for thing in attributes.values() if isinstance(thing, ModuleType) and thing not in modules]
 
 
-def _names(code: CodeType) -> set[str]:
+def names_in(code: CodeType) -> set[str]:
     """Return the names of globals and attributes in a function's code and in that of the functions inside it."""
     inner = (const for const in code.co_consts if isinstance(const, CodeType))
-    return set(code.co_names).union(*(_names(const) for const in inner))
+    return set(code.co_names).union(*(names_in(const) for const in inner))

@@ -104,6 +104,14 @@ class Target(NamedTuple):
         instruction.set_metadata("noalias", b.module.add_metadata(scopes))
 
 
+def room(b: Any, element: Any, count: int) -> Any:
+    """Return the address of so many elements in the frame of the function that is being made."""
+    with b.goto_entry_block():
+        found = b.alloca(ir.ArrayType(element, count))
+        found.align = 64
+    return b.ptrtoint(found, ir.IntType(64))
+
+
 def _compiled(intrinsic: Any, types: Any, builder_for: Callable[[Any], Any]) -> Callable[..., Any]:
     """Return what makes intrinsics, by a decorator of Numba's and its types."""
 

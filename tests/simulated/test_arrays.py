@@ -6,6 +6,7 @@ import pickle
 import threading
 import weakref
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ import fastopt
 from fastopt._arrays import gpu
 from fastopt._engine import single, streams
 from fastopt._kernels import compiler
+from fastopt.rules import state
 
 from .device import Device, Packed, host
 
@@ -299,7 +301,27 @@ def test_the_default_stream_of_each_thread_has_a_table_of_its_own(monkeypatch):
     p, g = pair()
     for stream in (2, 7):
         fastopt.gd(Device(p), Device(g), stream=stream)
-    assert asked == [(0, 2, threading.get_ident()), (0, 7, 0)]
+    assert asked == [(0, 2, threading.get_ident(), 2), (0, 7, 0, 2)]
+
+
+def test_more_states_and_scalars_than_anybody_has():
+    names = [f"x{k}" for k in range(80)]
+    Many = NamedTuple("Many", [(name, float) for name in names])
+    scope = {"Many": Many}
+    exec(f"def scalars(step, lr) -> Many: return Many({', '.join(f'lr + {k}.0' for k in range(80))})", scope)
+    rule = f"lambda s, g, p, {', '.join(names[:20])}: (p - g * s.x79, {', '.join(f'{n} + s.{n}' for n in names[:20])})"
+    members = {"scalars": staticmethod(scope["scalars"]), "rule": staticmethod(eval(rule))}
+    own = type("Own", (fastopt.Optimizer,), members | {name: state() for name in names[:20]})
+    p, states = np.zeros(5), np.zeros((20, 5))
+    g = np.ones(5)
+    fastopt.as_function(own)(Device(p), Device(g), *map(Device, states), lr=0.0)
+    assert (p == -79).all()
+    np.testing.assert_array_equal(states, np.arange(20)[:, None] + np.zeros(5))
+    for capturable in (False, True):
+        opt = own(Device(p), lr=0.0, capturable=capturable)
+        opt.step(Device(g))
+        assert host(opt.state["x19"]).tolist() == [19.0] * 5
+    assert (p == -3 * 79).all()
 
 
 def test_functions_and_classes_are_launched_alike(monkeypatch):
