@@ -117,9 +117,10 @@ def test_what_is_no_optimizer_has_no_update():
 
 
 def test_a_class_with_the_name_of_ours_does_not_take_its_place():
-    theirs, before = fastopt.Adam, article.computed("Adam")
+    theirs, before, every = fastopt.Adam, article.computed("Adam"), list(catalog.OPTIMIZERS.items())
+    assert {"Adam", "AdamW", "GD", "Momentum", "RMSprop"} <= set(catalog.OPTIMIZERS)
     own = type("Adam", (Warm,), {})
     assert own.__name__ == "Adam"
     assert catalog.OPTIMIZERS["Adam"] is theirs
-    assert list(catalog.OPTIMIZERS) == ["Adam", "AdamW", "GD", "Momentum", "RMSprop"]
+    assert list(catalog.OPTIMIZERS.items()) == every
     assert article.computed("Adam") == before
