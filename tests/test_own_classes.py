@@ -110,8 +110,9 @@ def test_scalars_are_as_many_each_time():
 
 
 def test_what_is_no_optimizer_has_no_update():
-    with pytest.raises(TypeError, match=r"such as fastopt\.Adam"):
-        fastopt.jitable(fastopt.Optimizer)
+    for form in (fastopt.jitable, fastopt.as_function):
+        with pytest.raises(TypeError, match=r"such as fastopt\.Adam"):
+            form(fastopt.Optimizer)
     with pytest.raises(TypeError, match="the update of Adam"):
         fastopt.jitable(fastopt.Adam)(np.zeros(3), step=1)
 

@@ -55,6 +55,11 @@ def state(*, nonnegative: bool = False, when: str | None = None, init: float | s
     init : float or str, default 0.0
         What it holds before the first step, or the name of the hyperparameter that says so.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If `init` is no finite number; when the class is made, if `when` or `init` names no hyperparameter.
+
     Examples
     --------
     >>> import fastopt

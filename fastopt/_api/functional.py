@@ -19,7 +19,34 @@ def as_function(cls: type[Untimed]) -> Function: ...
 @overload
 def as_function(cls: type[Method]) -> TimedFunction: ...
 def as_function(cls: type[Any]) -> Any:
-    """Return the function form of an optimizer class, named like it in lower case."""
+    """Return the function form of an optimizer class, named like it in lower case.
+
+    Parameters
+    ----------
+    cls : type
+        A subclass of :class:`fastopt.Optimizer` with a rule.
+
+    Returns
+    -------
+    callable
+        ``function(p, g, *states, step, lr, ...)``: one update of `p` and the states in place, which returns `p`. All are
+        arrays of one shape and memory order; see the docstring of the function.
+
+    Raises
+    ------
+    TypeError
+        If the class has no rule.
+
+    Examples
+    --------
+    >>> import numpy as np, fastopt
+    >>> function = fastopt.as_function(fastopt.Momentum)
+    >>> p, v = np.zeros(3), np.zeros(3)
+    >>> function(p, np.ones(3), v, lr=1.0) is p
+    True
+    """
+    if not hasattr(cls, "rule"):
+        raise TypeError(f"cls must be a class with a rule, such as fastopt.Adam, got {cls!r}")
     name = cls.__name__.lower()
     every = cls.states
     timed = cls.timed

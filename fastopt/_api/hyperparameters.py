@@ -128,32 +128,50 @@ def _declare(default: T, check: Check[T], *, guards: bool = False) -> T:
 
 
 def rate(default: float) -> Rate:
-    """A learning rate: a finite number >= 0, or a callable of the step number (1, 2, ...)."""
+    """A learning rate: a finite number >= 0, or a callable of the step number (1, 2, ...).
+
+    Setting it to anything else raises TypeError or ValueError, with its name, what is allowed, and what was given.
+    """
     return Hyperparameter(default, _rate)
 
 
 def decay(default: float) -> float:
-    """A decay factor in [0, 1)."""
+    """A decay factor in [0, 1).
+
+    Setting it to anything else raises TypeError or ValueError, with its name, what is allowed, and what was given.
+    """
     return _declare(default, _decay)
 
 
 def betas(first: float, second: float) -> tuple[float, float]:
-    """A pair of decay factors, each in [0, 1)."""
+    """A pair of decay factors, each in [0, 1).
+
+    Setting it to anything else raises TypeError or ValueError, with its name, what is allowed, and what was given.
+    """
     return _declare((first, second), _betas)
 
 
 def nonnegative(default: float) -> float:
-    """A finite number >= 0."""
+    """A finite number >= 0.
+
+    Setting it to anything else raises TypeError or ValueError, with its name, what is allowed, and what was given.
+    """
     return _declare(default, _nonnegative)
 
 
 def epsilon(default: float) -> float:
-    """A finite number >= 0 that keeps a divisor from zero: above 0, it is so in the dtype of the arithmetic, too."""
+    """A finite number >= 0 that keeps a divisor from zero: above 0, it is so in the dtype of the arithmetic, too.
+
+    Setting it to anything else raises TypeError or ValueError, with its name, what is allowed, and what was given.
+    """
     return _declare(default, _nonnegative, guards=True)
 
 
 def optional_fraction(default: float | None) -> float | None:
-    """A number in [0, 1], or None."""
+    """A number in [0, 1], or None.
+
+    Setting it to anything else raises TypeError or ValueError, with its name, what is allowed, and what was given.
+    """
     return _declare(default, _optional_fraction)
 
 
@@ -163,5 +181,8 @@ def optional_flag(default: bool | None) -> bool | None:
 
 
 def flag(default: bool) -> bool:
-    """True or False."""
+    """True or False.
+
+    Setting it to anything else raises TypeError, with its name, what is allowed, and what was given.
+    """
     return _declare(default, _flag)

@@ -30,6 +30,28 @@ def power(base: float, exponent: int) -> float:
     """Return ``base**exponent`` for a base in [0, 1) and an integer >= 0, with the same bits everywhere.
 
     For use in `scalars`: it may be compiled. Takes 0.1 µs when the exponents come in a row.
+
+    Parameters
+    ----------
+    base : float
+        In [0, 1).
+    exponent : int
+        >= 0, such as the number of the step.
+
+    Returns
+    -------
+    float
+        The nearest float64, nearly always, above 1e-290.
+
+    References
+    ----------
+    T. J. Dekker, "A floating-point technique for extending the available precision", 1971.
+
+    Examples
+    --------
+    >>> from fastopt.rules import power
+    >>> power(0.5, 3)
+    0.125
     """
     try:
         found = _rows[base][exponent >> _LOW_BITS][exponent & _LOW]
