@@ -29,8 +29,8 @@ def as_function(cls: type[Any]) -> Any:
     Returns
     -------
     callable
-        ``function(p, g, *states, step, lr, ...)``: one update of `p` and the states in place, which returns `p`. All are
-        arrays of one shape and memory order; see the docstring of the function.
+        ``function(p, g, *states, step, lr, ...)``: one update of `p` and the states in place, which returns `p`. All
+        are arrays of one shape and memory order; see the docstring of the function.
 
     Raises
     ------
