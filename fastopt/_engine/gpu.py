@@ -151,7 +151,7 @@ class DeviceGroup(Group):
                 self.spec, self.values = spec, ScalarTable(self.group_count, spec.scalars, spec.compute)
                 if self._in_memory:
                     self._bits = np.zeros(-(-self.values.array.nbytes // 8), np.int64)
-                    self._scalars = driver.copy_of(self._bits)
+                    self._scalars = driver.copy_of(self._bits.view(np.float64))
                     self._scalar_uploads = streams.Uploads(len(self._bits))
         self.values.pack_rows(rows)
 
