@@ -2,6 +2,11 @@
 
 import contextlib
 import importlib
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -133,3 +138,19 @@ def resources():
     from fastopt._bench import measure
 
     return SimpleNamespace(device=device.room(), host=measure.memory())
+
+
+#: The tests that compute-sanitizer runs: every codec, aligned and not, counted on the host and on the device.
+SANITIZED = "few_storages and Momentum or not_aligned or capturable_has_the_bits"
+
+
+def sanitize(program, tool):
+    """Run some tests for a GPU under a tool of compute-sanitizer, the program at a path; it must find nothing."""
+    file = Path(__file__).with_name("test_gpu.py")
+    tests = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "-k", SANITIZED, str(file)]
+    command = [program, "--tool", tool, "--error-exitcode", "9", "--target-processes", "all", *tests]
+    environment = os.environ | {"FASTOPT_FEW_ELEMENTS": "1"}
+    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=file.parents[1], env=environment)
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+    assert " passed" in done.stdout
+    assert re.search(r"SUMMARY: 0 (errors|hazards)", done.stdout), done.stdout[-2000:]

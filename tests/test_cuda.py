@@ -1,6 +1,5 @@
 """CUDA without a GPU: the simulator, the errors where there is none, and what the compiler made of each kernel."""
 
-import contextlib
 import functools
 import importlib.util
 import os
@@ -8,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,6 +22,7 @@ from fastopt._bench.storages import selected
 from fastopt._kernels import compiler, toolchain
 
 from .cases import CASES, every_one_of, name_of, slow_operations
+from .on_device import SANITIZED, sanitize
 from .simulated.device import Device, Packed
 
 HERE = Path(__file__).parent
@@ -71,27 +72,29 @@ def test_the_tests_for_a_gpu_run_in_the_simulator():
 
 
 @pytest.mark.parametrize("summary", ["ERROR SUMMARY: 0 errors", "ERROR SUMMARY: 2 errors"])
-def test_the_command_line_of_the_sanitizer(summary, tmp_path):
-    """A stand-in takes its options, runs the tests and tells of errors: the summary counts, not the status alone."""
+def test_the_command_line_of_the_sanitizer(summary, tmp_path, monkeypatch):
+    """A stand-in takes its options, runs tests and tells of errors: the summary counts, not the status alone.
+
+    All that it would run have run in the simulator already; here it is the last of them.
+    """
     program = tmp_path / "compute-sanitizer"
     script = f"""#!{sys.executable}
 import subprocess, sys
 options, command = sys.argv[1:7], sys.argv[7:]
-assert options[0] == "--tool" and options[2:] == ["--error-exitcode", "9", "--target-processes", "all"], options
+assert options == ["--tool", "memcheck", "--error-exitcode", "9", "--target-processes", "all"], options
 clean = " 0 errors" in "{summary}"
-status = subprocess.run(command).returncode if clean else print("1 passed")
+status = subprocess.run([*command, "-k", "capturable_has_the_bits"]).returncode if clean else print("1 passed")
 print("========= {summary}")
 sys.exit(status)
 """
     program.write_text(script)
     program.chmod(0o755)
-    arguments = ["-m", "slow", "-k", "sanitizer and memcheck"]
-    environment = {"FASTOPT_COMPUTE_SANITIZER": str(program)}
-    if " 0 errors" in summary:
-        assert simulate("test_gpu.py", *arguments, **environment)[0] == 1
-    else:
-        with pytest.raises(AssertionError, match="2 errors"):
-            simulate("test_gpu.py", *arguments, **environment)
+    monkeypatch.setenv("NUMBA_ENABLE_CUDASIM", "1")
+    with nullcontext() if " 0 errors" in summary else pytest.raises(AssertionError, match="2 errors"):
+        sanitize(program, "memcheck")
+    source = (HERE / "test_gpu.py").read_text()
+    for name in re.findall(r"[a-z]+_[a-z_]+", SANITIZED):
+        assert re.search(rf"def test_\w*{name}", source)
 
 
 def test_all_files_of_the_simulator_are_run():
@@ -191,7 +194,7 @@ class TestMeasuring:
         module = SimpleNamespace(
             event=lambda: Event(stand_in.calls),
             synchronize=lambda: stand_in.calls.append("synchronize"),
-            gpus=[contextlib.nullcontext()],
+            gpus=[nullcontext()],
             device_array=lambda count, dtype: Device(np.empty(count, dtype)),
             current_context=lambda: SimpleNamespace(get_memory_info=lambda: (1000, 2000)),
         )

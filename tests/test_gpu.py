@@ -1,12 +1,8 @@
 """On a GPU, and with small arrays in the simulator: the CPU's bits, streams, graphs, threads, PyTorch and CuPy."""
 
 import os
-import re
 import shutil
-import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,7 +24,7 @@ from .cases import (
     random,
     stored,
 )
-from .on_device import SIMULATED, every_library, library, needs_gpu, resources, shifted
+from .on_device import SIMULATED, every_library, library, needs_gpu, resources, sanitize, shifted
 from .oracles import answer
 
 CUDA = driver.describe_devices()
@@ -414,26 +410,11 @@ def test_more_than_2_to_31_elements(size, use, library):
         assert (library.get(p[start : start + ones.size]) == 0.5).all()
 
 
-def sanitizer():
-    """Return the path of compute-sanitizer, or None: from FASTOPT_COMPUTE_SANITIZER, or by PATH."""
-    return os.environ.get("FASTOPT_COMPUTE_SANITIZER") or shutil.which("compute-sanitizer")
-
-
-SANITIZED = "few_storages and Momentum or not_aligned or capturable_has_the_bits"
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("tool", ["memcheck", "racecheck", "synccheck"])
 def test_compute_sanitizer(tool):
     """Every codec, aligned and not, counted on the host and on the device: no access outside, no race."""
-    program = sanitizer()
+    program = os.environ.get("FASTOPT_COMPUTE_SANITIZER") or shutil.which("compute-sanitizer")
     if program is None:
         pytest.skip("compute-sanitizer, of the CUDA toolkit, is neither on PATH nor in FASTOPT_COMPUTE_SANITIZER")
-    tests = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "-k", SANITIZED, __file__]
-    command = [program, "--tool", tool, "--error-exitcode", "9", "--target-processes", "all", *tests]
-    environment = os.environ | {"FASTOPT_FEW_ELEMENTS": "1"}
-    root = Path(__file__).parent.parent
-    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=root, env=environment)
-    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
-    assert " passed" in done.stdout
-    assert re.search(r"SUMMARY: 0 (errors|hazards)", done.stdout), done.stdout[-2000:]
+    sanitize(program, tool)

@@ -24,6 +24,7 @@ HOUSE = {
     "_kernels": [
         *(
             "symbols",
+            "parts",
             "cache",
             "array_tuples",
             "targets",

@@ -10,9 +10,8 @@ from collections.abc import Callable
 from types import CellType, FunctionType
 from typing import Any
 
-from numba.extending import register_jitable
-
 from .._kernels.compiler import EXACT
+from .._kernels.parts import named_part
 from .._kernels.symbols import contents_of, named_by_contents, names_in
 
 Rule = Callable[..., Any]
@@ -24,7 +23,7 @@ def _plain_tuple(kind: Any) -> Any:
     names = ", ".join(kind._fields)
     plain: Any = eval(f"lambda {names}: ({names},)", {})  # noqa: S307  names of fields, as namedtuple does itself
     plain.__defaults__ = kind.__new__.__defaults__
-    return register_jitable(**EXACT)(named_by_contents(plain))
+    return named_part(plain, **EXACT)
 
 
 #: For each `scalars` and its NamedTuple, what it referred to when it was last taken apart, and what became of it.
@@ -66,16 +65,16 @@ def _choose(places: tuple[int, ...]) -> Callable[[Any], tuple[Any, ...]]:
     """Return the function that returns these entries of a tuple, for use inside compiled code."""
     *others, last = places
     if not others:
-        return register_jitable(named_by_contents(lambda values: (values[last],)))  # type: ignore[no-any-return]
+        return named_part(lambda values: (values[last],))
     rest = _choose(tuple(others))
-    return register_jitable(named_by_contents(lambda values: (*rest(values), values[last])))  # type: ignore[no-any-return]
+    return named_part(lambda values: (*rest(values), values[last]))
 
 
 def _copy_for_kernels(rule: Any) -> Any:
     """Return a copy of the author's function with a name that says what is in it."""
     copied = FunctionType(rule.__code__, rule.__globals__, rule.__name__, rule.__defaults__, rule.__closure__)
     copied.__kwdefaults__, copied.__qualname__ = rule.__kwdefaults__, rule.__qualname__
-    return register_jitable(named_by_contents(copied))
+    return named_part(copied)
 
 
 def _of_active(inner: Any, active: tuple[bool, ...]) -> Any:
@@ -94,8 +93,8 @@ def _of_active(inner: Any, active: tuple[bool, ...]) -> Any:
         taken = [k for k, is_active in enumerate(active) if is_active]
         given = _choose(tuple(taken.index(k) + 1 if k in taken else 0 for k in range(len(active))))
         kept = _choose((0, *(k + 1 for k in taken)))
-        return register_jitable(named_by_contents(some))
-    return register_jitable(named_by_contents(every if active else one))
+        return named_part(some)
+    return named_part(every if active else one)
 
 
 @functools.cache

@@ -13,10 +13,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from numba.extending import register_jitable
 
 from .._kernels.compiler import EXACT, Spec
-from .._kernels.symbols import named_by_contents
+from .._kernels.parts import named_part, part
 from . import hyperparameters as _hyper
 from .arguments import Arguments
 from .composition import Rule, compose, without_names
@@ -26,10 +25,12 @@ from .declaration import State, check_class, check_field, depends_on_step, find_
 _ROUNDED_TO_ZERO = {"f": 2.0**-150, "d": 0.0}
 
 
-@register_jitable(**EXACT)
 def decay_scalar(lr: float, weight_decay: float, decoupled: bool) -> float:
     """Return the factor of weight decay in a step: of the parameter if it is decoupled, else of what `g` gains."""
     return 1.0 - lr * weight_decay if decoupled else weight_decay
+
+
+part(decay_scalar, **EXACT)
 
 
 @functools.cache
@@ -259,7 +260,7 @@ class Method(Arguments):
 
         The step is passed as a float, for which Numba takes the power as Python does.
         """
-        scalars = register_jitable(**EXACT)(self._plain)
+        scalars = part(self._plain, **EXACT)
         numbers, decays, decoupled, ends = self._numbers, self._decays, self.decoupled, self._ends
         weight_decay = self.weight_decay
 
@@ -269,7 +270,7 @@ class Method(Arguments):
                 return (decay_scalar(lr, weight_decay, decoupled), *own, *ends)
             return (*own, *ends)
 
-        return register_jitable(**EXACT)(named_by_contents(values))
+        return named_part(values, **EXACT)
 
     if not TYPE_CHECKING:  # type checkers know which attributes there are, unless they see this
 

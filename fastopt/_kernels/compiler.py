@@ -21,7 +21,6 @@ from numba.core.bytecode import FunctionIdentity
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
 from numba.core.compiler_lock import global_compiler_lock
-from numba.extending import register_jitable
 
 from .._arrays import driver, headers
 from .._storage.int8 import BLOCK
@@ -29,6 +28,7 @@ from .._storage.layout import Layout
 from .._storage.layout import layout as layout_of
 from . import access, cpu, targets
 from .cache import KernelCache
+from .parts import Part, PartCompiler, part
 from .symbols import digest, named
 
 # No exception on division by zero: the check keeps LLVM from packing the loop. No fast-math flag: every operation is
@@ -106,17 +106,15 @@ class _Library(JITCodeLibrary):  # type: ignore[misc]  # numba is untyped
 class _Compiler(Compiler):  # type: ignore[misc]  # numba is untyped
     """Numba's compiler, into a :class:`_Library`."""
 
-    library = _Library
-
     def __init__(self, typingctx: Any, targetctx: Any, library: Any, *others: Any) -> None:
         super().__init__(typingctx, targetctx, library, *others)
         if library is None:
-            self.state.library = self.library(targetctx.codegen(), "fastopt")
+            self.state.library = _Library(targetctx.codegen(), "fastopt")
             self.state.library.enable_object_caching()
 
 
-class _FusedLibrary(_Library):
-    """The same, in which a product and a sum may become one operation, rounded once, where the processor has it.
+class _FusedPart(Part):
+    """A part in which a product and a sum may become one operation, rounded once, where the processor has it.
 
     Only here, when everything is linked: whatever is compiled before may be a part of other loops, too.
     """
@@ -126,18 +124,16 @@ class _FusedLibrary(_Library):
     def _optimize_final_module(self) -> None:
         text = re.sub(r"(= f(?:add|sub|mul)) (?!contract )", r"\1 contract ", str(self._final_module))
         self._final_module = parse_assembly(text)
-        super()._optimize_final_module()
 
 
-class _FusedCompiler(_Compiler):
-    """Numba's compiler, into a :class:`_FusedLibrary`."""
+class _FusedCompiler(PartCompiler):
+    """Numba's compiler, into a :class:`_FusedPart`."""
 
-    library = _FusedLibrary
+    library = _FusedPart
 
 
 #: How an update inside a user's compiled code is compiled: its scalars are to the bit what Python computes.
 INSIDE: dict[str, Any] = EXACT | {"pipeline_class": _Compiler}
-_FUSED: dict[str, Any] = EXACT | {"pipeline_class": _FusedCompiler}
 
 
 def _compile(function: Callable[..., Any], signature: Any, *, reproducible: bool = True, **flags: Any) -> Any:
@@ -169,10 +165,8 @@ def run(rule: Callable[..., Any], codecs: str, reproducible: bool) -> Callable[.
     It has its flags whatever those of the code around it are; where it is not `reproducible`, it alone is fused.
     """
     function = cpu.make_run(rule, codecs)
-    loop: Callable[..., None] = register_jitable(**EXACT if reproducible else _FUSED)(
-        named(function, digest(function, reproducible))
-    )
-    return loop
+    named(function, digest(function, reproducible))
+    return part(function, PartCompiler if reproducible else _FusedCompiler, **EXACT)
 
 
 @functools.cache

@@ -11,24 +11,18 @@ from typing import Any
 
 import numpy as np
 from numba import prange
-from numba.extending import register_jitable
 
 from .._arrays.headers import data_address, element_count, same_layout, writable
 from .._storage.int8 import BLOCK
 from .._storage.layout import layout as layout_of
 from . import access
 from .array_tuples import addresses as addresses_of
+from .parts import named_part
 from .reduce import LANES, RESULTS, Elements
-from .symbols import named_by_contents
 from .targets import CPU
 
 # What `direct` answers.
 DONE, LARGE, UNSURE = 0, 1, 2
-
-
-def inside(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a function callable from compiled code, by a name that says what is in it."""
-    return register_jitable(named_by_contents(function))  # type: ignore[no-any-return]
 
 
 def make_run(rule: Callable[..., Any], codecs: str) -> Callable[..., None]:
@@ -56,7 +50,7 @@ def make_run(rule: Callable[..., Any], codecs: str) -> Callable[..., None]:
                 rand = next_bits(rand)
             return absmaxes
 
-        return inside(elements)
+        return named_part(elements)
 
     elements = make_elements(memory.load)
 
@@ -71,7 +65,7 @@ def make_run(rule: Callable[..., Any], codecs: str) -> Callable[..., None]:
         two = access.of(CPU, codecs, lanes=2, nonfinite=False)
         load_two, store_two = two.load, two.store
 
-        @inside
+        @named_part
         def pairs(addresses, n, s, rand):
             for k in range(n):
                 first, second = load_two(addresses, 2 * k, ())
@@ -93,7 +87,7 @@ def make_run(rule: Callable[..., Any], codecs: str) -> Callable[..., None]:
     needs_rescale, has_nonfinite = memory.needs_rescale, memory.has_nonfinite
     finite_absmaxes, no_finite_absmaxes = memory.finite_absmaxes, memory.no_finite_absmaxes
 
-    @inside
+    @named_part
     def requantize_block(addresses, scratch, n, rand, scales):
         absmaxes = no_finite_absmaxes
         for i in range(n):
@@ -193,7 +187,7 @@ def make_sums(codec: str) -> Callable[..., None]:
     term, larger, read, write, write_bits, lanes = own.term, own.larger, own.read, own.write, own.write_bits, own.lanes
     itemsize, no_bits, results = own.itemsize, own.no_bits, codec == RESULTS
 
-    @inside
+    @named_part
     def rows(address, biggest, n, sums):
         bits = no_bits
         for row in range(n // LANES):
@@ -206,7 +200,7 @@ def make_sums(codec: str) -> Callable[..., None]:
             bits = larger(address, biggest, done + j, bits)
         return bits
 
-    @inside
+    @named_part
     def chunk_of(address, biggest, n, squares, largest, c):
         sums = lanes()
         for j in range(LANES):

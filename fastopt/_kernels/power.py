@@ -13,9 +13,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba.extending import overload, register_jitable
+from numba.extending import overload
 
 from .compiler import EXACT
+from .parts import named_part
 from .symbols import named_by_contents
 
 # Of an exponent: what powers of many exponents in a row have in common is worked out once.
@@ -93,8 +94,8 @@ def _make_raised(product: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _raised = _make_raised(_product)
-_compiled_product = register_jitable(**EXACT)(named_by_contents(_product))
-_compiled_raised = register_jitable(**EXACT)(named_by_contents(_make_raised(_compiled_product)))
+_compiled_product = named_part(_product, **EXACT)
+_compiled_raised = named_part(_make_raised(_compiled_product), **EXACT)
 
 
 @functools.lru_cache(maxsize=64)

@@ -21,6 +21,7 @@ from numba.extending import register_jitable
 
 from .._storage import evaluator, float16
 from .._storage.codecs import INT32
+from .parts import part
 
 #: The type of a result: that of a number, by name; a tuple of types; or None, where there is none.
 Shape = Any
@@ -177,7 +178,7 @@ def _quiet(rule: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _for_cpu = _compiled(cpu_intrinsic, cpu_types, float16.converting)
-CPU = Target("cpu", function=_for_cpu, rule=register_jitable, space=0, vectors=False, scopes=True)
+CPU = Target("cpu", function=_for_cpu, rule=part, space=0, vectors=False, scopes=True)
 SIMULATOR = Target("simulator", function=_evaluated, rule=_quiet, space=1, vectors=True, scopes=False)
 
 
