@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 import fastopt
-from fastopt._kernels import cache
 
 STEP = """
     import numpy as np
@@ -326,17 +325,26 @@ DAMAGED = {
 
 @pytest.mark.internals
 def test_a_damaged_file_is_compiled_anew(run_script, tmp_path):
-    """And replaced: each kind of damage in turn, to what the process before left, which reads it and compiles."""
+    """And replaced: each kind of damage in turn, to what was left before, which is read and compiled."""
     script = STEP.format(size=10, call="fastopt.GD(p, lr=1.0).step(np.ones_like(p))")
-    run_script(script, cache=tmp_path)
-    for damage, damaged in DAMAGED.items():
-        files = list(tmp_path.rglob("*.nbc"))
-        assert files
-        for file in files:
-            file.write_bytes(damaged(file.read_bytes()))
-        assert run_script(script, cache=tmp_path).split() == ["-1.0", "0", "1"], damage
-        for file in files:
-            cache._read(file)  # raises for one that is damaged
+    assert run_script(script, cache=tmp_path).split() == ["-1.0", "0", "1"]
+    damage = f"""
+    from pathlib import Path
+    import numpy as np
+    import fastopt
+    from fastopt._kernels import cache, compiler
+    from tests.test_cache import DAMAGED
+    (file,) = Path({str(tmp_path)!r}).rglob("sweep*.nbc")
+    spec = fastopt.GD(np.zeros(3)).plain_spec(np.dtype("f8"))
+    for name, damaged in DAMAGED.items():
+        file.write_bytes(damaged(file.read_bytes()))
+        compiler.sweep.cache_clear()
+        stats = compiler.sweep(spec, False).stats
+        print(name, len(stats.cache_hits), len(stats.cache_misses), sep=": ")
+        cache._read(file)  # raises for one that is damaged
+    """
+    found = run_script(damage, cache=tmp_path, PYTHONPATH=Path(__file__).parents[1])
+    assert found.splitlines() == [f"{name}: 0: 1" for name in DAMAGED]
     assert run_script(script, cache=tmp_path).split() == ["-1.0", "1", "0"]
 
 

@@ -40,11 +40,18 @@ RULES = [
     pytest.param("Adam", {"lr": 1e-2, "weight_decay": 0.1, "reproducible": True}, id="Adam"),
     pytest.param("RMSprop", {"centered": True, "momentum": 0.9, "eps_root": 1e-3, "reproducible": True}, id="RMSprop"),
 ]
-every_rule = pytest.mark.parametrize(("name", "hyper"), RULES)
 FEW = list(FEW_STORAGES.values())
 few_storages = every_one_of(FEW)
 # Where each is tested several times, the simulator, which is slow, takes every third.
 fewer_storages = every_one_of(FEW[2::3] if SIMULATED else FEW)
+every_rule = pytest.mark.parametrize(
+    ("name", "hyper", "storage"),
+    [
+        pytest.param(*rule.values, storage, id=f"{rule.id}-{storage.name}")
+        for k, rule in enumerate(RULES)
+        for storage in (FEW[k::3] if SIMULATED else FEW)
+    ],
+)
 # Blocks of 1024, chunks of 4096, remainders of both, nothing, one.
 LARGE = [] if SIMULATED or "FASTOPT_FEW_ELEMENTS" in os.environ else [2**20 + 3, 70_001]
 SIZES = [7, 0, 70] if SIMULATED else [*LARGE, 1, 0, 1023, 1025, 4097]
@@ -151,7 +158,6 @@ def test_every_optimizer_has_the_bits_of_the_cpu(case, dtype, library):
         assert_same_bits(found, [p, *cpu.state.values()])
 
 
-@few_storages
 @every_rule
 def test_few_storages_have_the_bits_of_the_cpu(name, hyper, storage, library):
     twins = Twins(library, name, hyper, storage, SIZES)

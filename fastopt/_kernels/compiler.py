@@ -84,32 +84,36 @@ class Spec(NamedTuple):
         return types.Array(numba.from_dtype(self.compute), 2, "C")
 
 
-class _Library(JITCodeLibrary):  # type: ignore[misc]  # numba is untyped
-    """The machine code of one function, whose symbols nobody else sees but the function's own.
+class _Private:
+    """Makes a library whose symbols nobody else sees but the function's own.
 
     What is linked into it keeps the names that Numba gave it, which are counted in each process. Seen from outside,
     code from the cache of one process would serve as that of another.
     """
 
-    def _optimize_final_module(self) -> None:
+    def _optimize_final_module(self: Any) -> None:
         own = self._own
         for function in self._final_module.functions:
             if not function.is_declaration and function.name not in own:
                 function.linkage = "internal"
-        super()._optimize_final_module()
+        super()._optimize_final_module()  # type: ignore[misc]
 
-    def finalize(self) -> None:
+    def finalize(self: Any) -> None:
         self._own = {f.name for f in self._final_module.functions if not f.is_declaration}  # before anything is linked
-        super().finalize()
+        super().finalize()  # type: ignore[misc]
+
+
+class _Kernel(_Private, JITCodeLibrary):  # type: ignore[misc]  # numba is untyped
+    """The machine code of a kernel."""
 
 
 class _Compiler(Compiler):  # type: ignore[misc]  # numba is untyped
-    """Numba's compiler, into a :class:`_Library`."""
+    """Numba's compiler, into a :class:`_Kernel`."""
 
     def __init__(self, typingctx: Any, targetctx: Any, library: Any, *others: Any) -> None:
         super().__init__(typingctx, targetctx, library, *others)
         if library is None:
-            self.state.library = _Library(targetctx.codegen(), "fastopt")
+            self.state.library = _Kernel(targetctx.codegen(), "fastopt")
             self.state.library.enable_object_caching()
 
 
@@ -132,8 +136,18 @@ class _FusedCompiler(PartCompiler):
     library = _FusedPart
 
 
+class _Update(_Private, Part):
+    """An update as a part of a user's compiled code."""
+
+
+class _UpdateCompiler(PartCompiler):
+    """Numba's compiler, into an :class:`_Update`."""
+
+    library = _Update
+
+
 #: How an update inside a user's compiled code is compiled: its scalars are to the bit what Python computes.
-INSIDE: dict[str, Any] = EXACT | {"pipeline_class": _Compiler}
+INSIDE: dict[str, Any] = EXACT | {"pipeline_class": _UpdateCompiler}
 
 
 def _compile(function: Callable[..., Any], signature: Any, *, reproducible: bool = True, **flags: Any) -> Any:
@@ -144,7 +158,7 @@ def _compile(function: Callable[..., Any], signature: Any, *, reproducible: bool
     with global_compiler_lock:  # and no fork, which waits for it, leaves a child with a lock of what happens here
         # Numba imports it when a kernel is first called with an array. It is not imported with fastopt: 20 ms.
         importlib.import_module("numpy.ma")
-        kernel = numba.njit(**INSIDE | flags)(named(function, contents))
+        kernel = numba.njit(**EXACT | flags, pipeline_class=_Compiler)(named(function, contents))
         kernel._cache = KernelCache(function.__name__, contents)
         # What is compiled with the kernel, such as the loop that `parallel=True` makes of a prange, has names of
         # Numba's own, of which only the count can be set apart; see fastopt._kernels.symbols.
