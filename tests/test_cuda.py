@@ -46,11 +46,8 @@ def simulate(file, *arguments, **environment):
 
 # What runs in one process, and how many tests there are at least.
 TOGETHER = [
-    ("test_arrays.py", 38),
-    ("test_bench.py test_documents.py", 24),
-    ("test_matrix.py", 440),
-    ("test_narrow.py", 7),
-    ("test_turns.py", 12),
+    ("test_bench.py test_documents.py test_narrow.py", 31),
+    ("test_arrays.py test_matrix.py test_turns.py", 490),
 ]
 
 

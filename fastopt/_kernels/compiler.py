@@ -28,13 +28,13 @@ from .._storage.layout import Layout
 from .._storage.layout import layout as layout_of
 from . import access, cpu, targets
 from .cache import KernelCache
-from .parts import Part, PartCompiler, part
+from .parts import PART, Part, PartCompiler, part
 from .symbols import digest, named
 
 # No exception on division by zero: the check keeps LLVM from packing the loop. No fast-math flag: every operation is
 # rounded by itself as IEEE 754 says, so that results are those of NumPy's expressions and the same on every processor.
 EXACT: dict[str, Any] = {"error_model": "numpy", "fastmath": False}
-FLAGS: dict[str, Any] = EXACT | {"nogil": True}
+FLAGS: dict[str, Any] = EXACT | {"nogil": True, "no_cfunc_wrapper": True}
 
 # On a GPU, likewise; `toolchain.compiled` keeps NVVM from fusing, and nothing is left to be optimized while linking.
 DEVICE: dict[str, Any] = {"fastmath": False, "opt": True, "lto": False}
@@ -147,7 +147,7 @@ class _UpdateCompiler(PartCompiler):
 
 
 #: How an update inside a user's compiled code is compiled: its scalars are to the bit what Python computes.
-INSIDE: dict[str, Any] = EXACT | {"pipeline_class": _UpdateCompiler}
+INSIDE: dict[str, Any] = EXACT | PART | {"pipeline_class": _UpdateCompiler}
 
 
 def _compile(function: Callable[..., Any], signature: Any, *, reproducible: bool = True, **flags: Any) -> Any:

@@ -45,14 +45,14 @@ class PartCompiler(Compiler):  # type: ignore[misc]  # numba is untyped
 
     library = Part
 
-    def __init__(
-        self, typingctx: Any, targetctx: Any, library: Any, args: Any, return_type: Any, flags: Any, locals_: Any
-    ) -> None:
-        flags = flags.copy()
-        flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
-        super().__init__(typingctx, targetctx, library, args, return_type, flags, locals_)
+    def __init__(self, typingctx: Any, targetctx: Any, library: Any, *others: Any) -> None:
+        super().__init__(typingctx, targetctx, library, *others)
         if library is None:
             self.state.library = self.library(targetctx.codegen(), "part")
+
+
+#: Numba's options for a part.
+PART: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "pipeline_class": PartCompiler}
 
 
 def part(function: F, compiler: type[PartCompiler] = PartCompiler, **flags: Any) -> F:
@@ -62,7 +62,7 @@ def part(function: F, compiler: type[PartCompiler] = PartCompiler, **flags: Any)
     """
     register_jitable(**flags)(function) if flags else register_jitable(function)
 
-    @overload(function, jit_options=flags | {"pipeline_class": compiler}, strict=False, target="cpu")
+    @overload(function, jit_options=flags | PART | {"pipeline_class": compiler}, strict=False, target="cpu")
     def own(*args: Any, **kwargs: Any) -> Any:
         return function
 
