@@ -99,6 +99,8 @@ def adam(h, p, g, m, v):
 
 
 COMMON = {"weight_decay": 0.0, "decoupled": False, "maximize": False, "reproducible": None}
+#: What is done to gradients before any equation is none of its business: tests/test_gradients.py.
+COMMON |= (GRADIENTS := {"grad_scale": None, "clip_value": None, "clip_norm": None, "nonfinite": "propagate"})
 ADAM = COMMON | {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "eps_root": 0.0, "eps_hat": 0.0}
 
 #: By class name: the equations, and the defaults of all hyperparameters.
@@ -117,7 +119,7 @@ ORACLES = {
 def answer(name, p, g, states, step, **hyperparameters):
     """Return the parameter and the states after a step, each as :class:`Exact`."""
     equations, defaults = ORACLES[name]
-    assert hyperparameters.keys() <= defaults.keys()
+    assert hyperparameters.keys() <= defaults.keys() - GRADIENTS
     h = SimpleNamespace(**{k: _number(v, step) for k, v in (defaults | hyperparameters).items()}, step=step)
     p, g, *states = (Exact(a, a.dtype) for a in (p, g, *states))
     if h.maximize:
@@ -135,7 +137,7 @@ def _number(value, step):
         return tuple(_number(v, step) for v in value)
     if callable(value):
         value = value(step)
-    return value if value is None or isinstance(value, bool) else Exact(value, np.dtype(np.float64))
+    return value if value is None or isinstance(value, bool | str) else Exact(value, np.dtype(np.float64))
 
 
 def ulps(actual, exact):

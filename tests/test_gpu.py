@@ -185,6 +185,30 @@ def test_capturable_has_the_bits_of_the_cpu(storage, library):
     twins.check()
 
 
+@fewer_storages
+def test_clipped_steps_have_the_bits_of_the_cpu(storage, library):
+    """The second is skipped."""
+    clipping = {"grad_scale": 3.0, "clip_value": 0.5, "clip_norm": 1.0, "nonfinite": "skip"}
+    twins = Twins(library, "Momentum", NESTEROV | clipping, storage, SIZES)
+    for step in (1, 2, 3):
+        twins.step(step, special=step == 2)
+        np.testing.assert_array_equal(twins.device.grad_norm, twins.cpu.grad_norm)
+    assert twins.device.skipped == twins.cpu.skipped == 1
+    assert twins.device.step_count == twins.cpu.step_count == 2
+    twins.check()
+
+
+@pytest.mark.parametrize("hyper", [{"clip_norm": 1.0}, {"nonfinite": "raise"}])
+def test_what_a_graph_cannot_hold_is_refused(hyper, library):
+    p = library.put(np.zeros(3, F32))
+    with pytest.raises(TypeError, match=r"clip_norm and nonfinite .* capturable=True"):
+        fastopt.GD(p, capturable=True, **hyper)
+    opt = fastopt.GD(p, capturable=True)
+    for name, value in hyper.items():
+        with pytest.raises(TypeError, match=r"clip_norm and nonfinite .* capturable=True"):
+            setattr(opt, name, value)
+
+
 @few_storages
 def test_arrays_that_are_not_aligned_to_what_is_loaded_at_once(storage, library):
     twins = Twins(library, "Momentum", NESTEROV, storage, SIZES, put=lambda array: shifted(library, array))

@@ -63,7 +63,7 @@ HOUSE = {
             "checkpoint",
             "functional",
         ),
-        *("optimizer", "jitable", "info"),
+        *("limits", "optimizer", "jitable", "info"),
     ],
     "rules": [],
     "optimizers": sorted(name.removeprefix("optimizers.") for name in MODULES if name.startswith("optimizers.")),

@@ -7,6 +7,7 @@ import pytest
 import fastopt
 from fastopt._bench.catalog import OPTIMIZERS
 
+from .oracles import GRADIENTS
 from .refusals import F32, ones, refuse, refuse_step, refuse_values, twin_of, written
 
 pytestmark = pytest.mark.usefixtures("both_checks")
@@ -149,6 +150,8 @@ def wrong_values():
         if not cls.__module__.startswith("fastopt.optimizers"):
             continue
         for hyper, default in cls.hyperparameters.items():
+            if hyper in GRADIENTS:  # tests/test_gradients.py
+                continue
             if isinstance(default, bool) or hyper == "reproducible":
                 for value in [0, 1, "x", 0.5, *([] if default is None else [None])]:
                     yield name, hyper, value, TypeError, [hyper, "True or False", *shown(value)]

@@ -12,7 +12,7 @@ from fastopt._engine import threads
 from fastopt._kernels import reference
 
 from .cases import CASES, PERIOD, assert_same_bits, check_step, every_case, every_dtype, make, random
-from .oracles import ORACLES, answer, ulps
+from .oracles import GRADIENTS, ORACLES, answer, ulps
 
 SIZES = [0, 1, 7, 1023, 1025, 2**20 + 3]
 
@@ -30,7 +30,8 @@ def test_every_hyperparameter_has_a_case_and_the_default_of_the_oracle(name):
     hyperparameters = ours()[name].hyperparameters
     assert hyperparameters == ORACLES[name][1]
     in_cases = {k for n, kwargs in CASES if n == name for k in kwargs}
-    assert set(hyperparameters) == in_cases | {"reproducible"}  # which test_reproducible.py is about
+    elsewhere = {"reproducible", *GRADIENTS}  # tests/test_reproducible.py, tests/test_gradients.py
+    assert set(hyperparameters) == in_cases | elsewhere
 
 
 @every_case

@@ -7,11 +7,25 @@ An optimizer's signature is declared by the attributes of its class. When Python
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import Any, Final, Generic, Protocol, TypeVar, dataclass_transform
 
 from .._arrays.structure import AnyArray, Gradient, Params
 from .._storage.formats import Master, PlainRounding, Rounding, StateDtypes
-from .hyperparameters import Rate, T, Value, flag, nonnegative, optional_flag, rate
+from .hyperparameters import (
+    Hyperparameter,
+    Policy,
+    Rate,
+    T,
+    Value,
+    flag,
+    nonnegative,
+    optional_bound,
+    optional_flag,
+    optional_scale,
+    policy,
+    rate,
+)
 
 S = TypeVar("S")
 P = TypeVar("P", bound=AnyArray)
@@ -68,6 +82,10 @@ class Arguments(Declared):
     weight_decay: float = nonnegative(0.0)
     decoupled: bool = flag(False)
     maximize: bool = flag(False)
+    grad_scale: float | None = optional_scale(None)
+    clip_value: float | None = optional_scale(None, guards=True)
+    clip_norm: float | None = optional_bound(None)
+    nonfinite: Policy = policy("propagate")
     reproducible: bool | None = optional_flag(None)
 
     state_dtype: Final[StateDtypes] = setting("How states are stored, as it was given.", default=None)
@@ -77,6 +95,28 @@ class Arguments(Declared):
     capturable: Final[bool] = setting(
         "Whether the step number and `lr` are kept on the GPU, so that a CUDA graph can hold steps.", default=False
     )
+
+
+#: What all optimizers have besides `lr`, in the order in which signatures end.
+SHARED = tuple(
+    name for name, declared in vars(Arguments).items() if isinstance(declared, Hyperparameter) and name != "lr"
+)
+#: Those of them that are about gradients, and of these the ones about those of all parameters together.
+OF_GRADIENTS = ("grad_scale", "clip_value", "clip_norm", "nonfinite")
+OF_ALL = ("clip_norm", "nonfinite")
+
+
+def check_alone(name: str, hyperparameters: Mapping[str, Any]) -> None:
+    """Raise where hyperparameters are about the gradients of all parameters, which `name` never sees.
+
+    Raises
+    ------
+    TypeError
+        If one of :data:`OF_ALL` is not the default.
+    """
+    given = [n for n in OF_ALL if hyperparameters[n] != vars(Arguments)[n].default]
+    if given:
+        raise TypeError(f"{name} takes one parameter, and {' and '.join(given)} is about those of all: use the class")
 
 
 #: The last five of these, and `params` before them.
@@ -100,6 +140,8 @@ class TimedFunction(Protocol):
         weight_decay: float = ...,
         decoupled: bool = ...,
         maximize: bool = ...,
+        grad_scale: float | None = ...,
+        clip_value: float | None = ...,
         reproducible: bool | None = ...,
         rounding: PlainRounding = ...,
         seed: int = ...,
@@ -123,6 +165,8 @@ class Function(TimedFunction, Protocol):
         weight_decay: float = ...,
         decoupled: bool = ...,
         maximize: bool = ...,
+        grad_scale: float | None = ...,
+        clip_value: float | None = ...,
         reproducible: bool | None = ...,
         rounding: PlainRounding = ...,
         seed: int = ...,

@@ -1,4 +1,4 @@
-"""Checkpoints: an optimizer as a flat dict of numbers and arrays, and back."""
+"""Checkpoints: an optimizer as a flat dict of numbers and arrays, and back; copies and pickles."""
 
 from __future__ import annotations
 
@@ -8,16 +8,37 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._arrays import gpu
-from .._arrays.checks import MOST_STEPS, Array, check_integer, check_layout, check_like
+from .._arrays.checks import MOST_STEPS, Array, check_disjoint, check_integer, check_layout, check_like
 from .._arrays.view import view_of
+from .._engine.gather import named_arrays
 from .._storage.codecs import ELEMENTS
 from .._storage.evaluator import Builder, value
 from .._storage.formats import compute_dtype, raw, rows_of
 from .._storage.int8 import Scaled8
 from .._storage.layout import CODECS
+from .arguments import OF_GRADIENTS
 
 if TYPE_CHECKING:
     from .optimizer import Optimizer
+
+
+def dump(optimizer: Optimizer) -> dict[str, Any]:
+    """Return what a copy or a pickle of an optimizer needs."""
+    if any(gpu.device_of(a) is not None for a in optimizer._arrays):
+        raise TypeError(f"{type(optimizer).__name__} of arrays on a GPU cannot be copied or pickled: use state_dict()")
+    made = ("_constants", "_groups", "_plain", "_plan", "_rule", "_specs", "_kernel_key")
+    return {name: value for name, value in optimizer.__dict__.items() if name not in made}
+
+
+def revive(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """Make an optimizer of what :func:`dump` returned."""
+    optimizer.__dict__.update({**optimizer.hyperparameters, **state})  # an older one may lack a hyperparameter
+    written = list(named_arrays(optimizer._structure, optimizer._arrays, optimizer._states))
+    for name, array in written:
+        check_layout(name, array, written=True)
+    check_disjoint(written)
+    optimizer._changed()
+    optimizer._make_plan()
 
 
 def save(optimizer: Optimizer) -> dict[str, Any]:
@@ -94,7 +115,8 @@ def restore(optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
             raise ValueError(
                 f"the checkpoint must be of {name}={own_setting!r}, as the optimizer is; got {str(saved[name])!r}"
             )
-    optional = {name for name, value in optimizer.hyperparameters.items() if value is None} | {"lr", "seed"}
+    optional = {name for name, value in optimizer.hyperparameters.items() if value is None}
+    optional |= {"lr", "seed", *OF_GRADIENTS}
     required = ({"step", *states, *optimizer._fields, *_settings(optimizer)} - optional) | {"optimizer"}
     missing = sorted(required - set(saved))
     extra = sorted(set(saved) - required - optional)
@@ -113,7 +135,8 @@ def restore(optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
     seed = check_integer("seed", np.asarray(saved["seed"]).tolist(), 0) if "seed" in saved else optimizer._seed
     if callable(optimizer.lr):
         hyper.pop("lr", None)
-    optimizer._set_hyperparameters(dict.fromkeys(optional - {"lr", "seed", "reproducible"}) | hyper)
+    absent = {name: optimizer.hyperparameters[name] for name in optional - {"lr", "seed", "reproducible"}}
+    optimizer._set_hyperparameters(absent | hyper)
     for key, array in loaded.items():
         gpu.fill(states[key], array)
     optimizer._seed = seed

@@ -8,10 +8,12 @@ import operator
 from collections import namedtuple
 from collections.abc import Callable
 from types import CellType, FunctionType
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from .._kernels.compiler import EXACT
-from .._kernels.parts import named_part
+from .._kernels.parts import named_part, part
 from .._kernels.symbols import contents_of, named_by_contents, names_in
 
 Rule = Callable[..., Any]
@@ -97,36 +99,71 @@ def _of_active(inner: Any, active: tuple[bool, ...]) -> Any:
     return named_part(every if active else one)
 
 
+def decay_scalar(lr: float, weight_decay: float, decoupled: bool) -> float:
+    """Return the factor of weight decay in a step: of the parameter if it is decoupled, else of what `g` gains."""
+    return 1.0 - lr * weight_decay if decoupled else weight_decay
+
+
+part(decay_scalar, **EXACT)
+
+
+class Around(NamedTuple):
+    """What is done around the rule of an optimizer, which all have in common.
+
+    Attributes
+    ----------
+    decay : {"", "coupled", "decoupled"}
+        Whether parameters decay: by way of the gradient, or by themselves.
+    maximize : bool
+        Whether the step goes up.
+    scaled, clipped : bool
+        Whether the gradient is multiplied by a factor, and then kept within a bound.
+    """
+
+    decay: str = ""
+    maximize: bool = False
+    scaled: bool = False
+    clipped: bool = False
+
+    @property
+    def scalars(self) -> int:
+        """How many scalars that takes: the factor, the bound and that of the decay come before those of the rule."""
+        return self.scaled + self.clipped + bool(self.decay)
+
+
 @functools.cache
 def compose(
     rule: Rule,
     scalars: tuple[str, ...],
     flags: tuple[tuple[str, bool], ...],
     active: tuple[bool, ...],
-    decay: str,
-    maximize: bool,
+    around: Around,
 ) -> Rule:
     """Return ``rule(s, g, p, *states) -> (p, *states)``, as kernels take it, of active states and flat scalars.
 
-    Around the author's rule is what all optimizers have in common. `decay` is "coupled", "decoupled" or "": the first
-    of the scalars is then its factor. The last is 0 where a state is not active. Cached, because kernels are: one
-    rule is one function object.
+    The last scalar is 0 where a state is not active. Cached, because kernels are: one rule is one function object.
     """
     kind = named_scalars((*scalars, *(name for name, _ in flags)))
     values = tuple(value for _, value in flags)
     update = _of_active(_copy_for_kernels(rule), active)
-    first = 1 if decay else 0
-    end = first + len(scalars)
+    decay, maximize, scaled, clipped = around
+    first = around.scalars
+    end, last = first + len(scalars), first - 1
+    bound = 1 if scaled else 0
     coupled, decoupled, partial = decay == "coupled", decay == "decoupled", not all(active)
 
     def composed(s: Any, g: Any, p: Any, *states: Any) -> Any:
         own = kind(*(s[first:end] + values))
+        if scaled:
+            g = g * s[0]
+        if clipped:
+            g = np.minimum(np.maximum(g, -s[bound]), s[bound])
         if maximize:
             g = -g
         if coupled:
-            g = g + s[0] * p
+            g = g + s[last] * p
         if decoupled:
-            p = s[0] * p
+            p = s[last] * p
         if partial:
             return update(own, g, p, s[end], *states)
         return update(own, g, p, p, *states)

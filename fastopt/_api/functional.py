@@ -10,7 +10,7 @@ import numpy as np
 from .._arrays.checks import Array, check_integer
 from .._engine.single import update_arrays
 from .._storage.formats import PLAIN_ROUNDINGS
-from .arguments import Function, TimedFunction, Untimed
+from .arguments import OF_ALL, Function, TimedFunction, Untimed, check_alone
 from .method import Method
 
 
@@ -72,6 +72,8 @@ def as_function(cls: type[Any]) -> Any:
         method = methods(**keywords) if constant else methods.__wrapped__(cls, **keywords)
         if callable(method.lr):
             raise TypeError(f"{name}() takes a number as lr: call the schedule yourself")
+        if method._of_all:
+            check_alone(f"{name}()", method.__dict__)
         active = method.active_states()
         prefix = len(states) == len(active) and active == every[: len(states)]
         if not prefix or any(state is None for state in states) or any(state is not None for state in rest):
@@ -120,7 +122,8 @@ def _signature(cls: type[Any], timed: bool) -> inspect.Signature:
     parameters.append(inspect.Parameter("step", keyword, default=inspect.Parameter.empty if timed else None))
     own = {"rounding": "nearest", "seed": 0, "stream": None}
     others = [inspect.Parameter(n, keyword, default=d) for n, d in own.items()]
-    return inspect.Signature([*parameters, *cls.parameters(), *others])
+    hyper = [parameter for parameter in cls.parameters() if parameter.name not in OF_ALL]
+    return inspect.Signature([*parameters, *hyper, *others])
 
 
 def _document(cls: type[Any], name: str, timed: bool) -> str:
@@ -156,7 +159,7 @@ def _document(cls: type[Any], name: str, timed: bool) -> str:
     if not timed:
         lines.append("    Needed only for stochastic rounding.")
     lines += [
-        f"{', '.join(cls.hyperparameters)}",
+        f"{', '.join(name for name in cls.hyperparameters if name not in OF_ALL)}",
         f"    As for :class:`{whole}`; `lr` is a number.",
         'rounding : {"nearest", "stochastic"}, default "nearest"',
         "    How a parameter of 16 bits is rounded.",

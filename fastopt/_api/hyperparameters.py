@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar, cast, overload
+from typing import Any, Generic, Literal, TypeVar, cast, overload
 
 import numpy as np
 
 T = TypeVar("T")
 
 Schedule = Callable[[int], float]
+#: What becomes of a step whose gradients have a NaN or an infinity.
+Policy = Literal["propagate", "skip", "raise"]
+POLICIES: tuple[Policy, ...] = ("propagate", "skip", "raise")
 #: What an argument can be that a class alone knows.
 Value = float | tuple[float, float] | None
 Check = Callable[[str, Any], T]
@@ -114,6 +117,23 @@ def _optional_flag(name: str, value: Any) -> bool | None:
     raise TypeError(f"{name} must be True or False, or None, got {value!r}")
 
 
+def _optional_scale(name: str, value: Any) -> float | None:
+    return None if value is None else in_range(name, value, 0, math.inf, low_in=False, high_in=False)
+
+
+def _optional_bound(name: str, value: Any) -> float | None:
+    if value is not None and _number(name, value) == math.inf:
+        return math.inf
+    return _optional_scale(name, value)
+
+
+def _policy(name: str, value: Any) -> Policy:
+    for allowed in POLICIES:
+        if isinstance(value, str) and value == allowed:
+            return allowed
+    raise ValueError(f"{name} must be one of {', '.join(POLICIES)}, got {value!r}")
+
+
 def _optional_fraction(name: str, value: Any) -> float | None:
     return None if value is None else in_range(name, value, 0, 1)
 
@@ -173,6 +193,21 @@ def optional_fraction(default: float | None) -> float | None:
     Setting it to anything else raises TypeError or ValueError, with its name, what is allowed, and what was given.
     """
     return _declare(default, _optional_fraction)
+
+
+def optional_scale(default: float | None, *, guards: bool = False) -> float | None:
+    """A finite number > 0, or None."""
+    return _declare(default, _optional_scale, guards=guards)
+
+
+def optional_bound(default: float | None) -> float | None:
+    """A number > 0, which may be infinite, or None."""
+    return _declare(default, _optional_bound)
+
+
+def policy(default: Policy) -> Policy:
+    """One of :data:`POLICIES`."""
+    return _declare(default, _policy)
 
 
 def optional_flag(default: bool | None) -> bool | None:

@@ -16,6 +16,7 @@ from .._engine.single import update_arrays
 from .._kernels import array_tuples as tuples
 from .._kernels import cache, compiler
 from .._kernels.symbols import digest, named_by_contents
+from .arguments import check_alone
 from .method import Method
 from .optimizer import Optimizer
 
@@ -79,6 +80,7 @@ def jitable(
         raise TypeError("lr is the last argument of the update that jitable() returns")
     with_hyperparameters = optimizer.with_hyperparameters.__wrapped__
     method: Method = with_hyperparameters(optimizer, **hyperparameters)
+    check_alone("jitable()", method.__dict__)
     names = ("p", "g", *method.active_states())
     count = len(names)
     scalars = method.compiled_values()

@@ -17,31 +17,23 @@ import numpy as np
 from .._kernels.compiler import EXACT, Spec
 from .._kernels.parts import named_part, part
 from . import hyperparameters as _hyper
-from .arguments import Arguments
-from .composition import Rule, compose, without_names
+from .arguments import OF_GRADIENTS, SHARED, Arguments
+from .composition import Around, Rule, compose, decay_scalar, without_names
 from .declaration import State, check_class, check_field, depends_on_step, find_states, initial_value, scalars_type
 
 #: The largest float64 that each dtype rounds to 0: half of its least number.
 _ROUNDED_TO_ZERO = {"f": 2.0**-150, "d": 0.0}
 
 
-def decay_scalar(lr: float, weight_decay: float, decoupled: bool) -> float:
-    """Return the factor of weight decay in a step: of the parameter if it is decoupled, else of what `g` gains."""
-    return 1.0 - lr * weight_decay if decoupled else weight_decay
-
-
-part(decay_scalar, **EXACT)
-
-
 @functools.cache
 def _composed(
-    cls: type[Method], decays: str, maximize: bool, flags: tuple[bool, ...], has: tuple[bool, ...]
+    cls: type[Method], around: Around, flags: tuple[bool, ...], has: tuple[bool, ...]
 ) -> tuple[Rule, tuple[str, ...], tuple[float, ...]]:
     """Return the rule of a class for these constants, the states that it has then, and what its scalars end with."""
     there = dict(zip(cls._has, has, strict=True))
     active = tuple(there.get(f"has_{name}", True) for name in cls._declared)
     named = (*zip(cls._flags, flags, strict=True), *there.items())
-    rule = compose(cls.rule, cls._scalars, named, active, decays, maximize)
+    rule = compose(cls.rule, cls._scalars, named, active, around)
     return rule, tuple(itertools.compress(cls._declared, active)), () if all(active) else (0.0,)
 
 
@@ -82,7 +74,8 @@ class Method(Arguments):
     _numbers: ClassVar[tuple[Any, ...]]
     _plain: ClassVar[Any]
     _quick: ClassVar[bool]
-    _decays: ClassVar[bool]
+    _around: ClassVar[Around]
+    _of_all: ClassVar[bool]
     _more: ClassVar[bool]
     _rule: ClassVar[Rule]
     _specs: ClassVar[dict[tuple[str, ...], Spec]]
@@ -97,14 +90,13 @@ class Method(Arguments):
         setters = {name for name, value in attributes if getattr(value, "fset", None) is not None}
         cls._setters = frozenset(setters - {"step_count"})
         cls._settable = frozenset({*names, *setters})
-        shared = ("weight_decay", "decoupled", "maximize", "reproducible")
-        order = [*dict.fromkeys(name for name in names if name not in shared), *shared]
+        order = [*dict.fromkeys(name for name in names if name not in SHARED), *SHARED]
         cls._fields = {name: check_field(cls, name) for name in order}
         cls.hyperparameters = {name: field.default for name, field in cls._fields.items()}
         cls._guards = tuple(name for name, field in cls._fields.items() if field.guards)
         cls.states = tuple(cls._declared)
         cls.squares = tuple(name for name, declared in cls._declared.items() if declared.nonnegative)
-        cls._flags = tuple(name for name, field in cls._fields.items() if field.constant and name not in shared)
+        cls._flags = tuple(name for name, field in cls._fields.items() if field.constant and name not in SHARED)
         if hasattr(cls, "rule") or hasattr(cls, "scalars"):
             optional = {f"has_{name}": declared.when for name, declared in cls._declared.items() if declared.when}
             cls._has, cls._whens = tuple(optional), tuple(optional.values())
@@ -171,22 +163,27 @@ class Method(Arguments):
     def _changed(self) -> None:
         """Take note that hyperparameters changed."""
         now, cls = self.__dict__, type(self)
-        decays = ("decoupled" if now["decoupled"] else "coupled") if now["weight_decay"] else ""
+        around = Around(
+            decay=("decoupled" if now["decoupled"] else "coupled") if now["weight_decay"] else "",
+            maximize=now["maximize"],
+            scaled=now["grad_scale"] is not None or now["clip_norm"] is not None,
+            clipped=now["clip_value"] is not None,
+        )
         flags = [now[name] for name in self._flags]
         has = [bool(getattr(self, when)) for when in self._whens]
-        constants = (cls, decays, now["maximize"], now["reproducible"], *flags, *has)
+        constants = (cls, around, now["reproducible"], *flags, *has)
         if constants != now.get("_constants"):  # most changes are of numbers alone
             rule, active, ends = _composed(
                 cls,  # type: ignore[arg-type]  # a class has a hash
-                decays,
-                now["maximize"],
+                around,
                 tuple(flags),
                 tuple(has),
             )
             now["_constants"], now["_rule"], now["_active"] = constants, rule, active
             now["_kernel_key"], now["_specs"] = (rule, now["reproducible"]), {}
-            now["_decays"], now["_ends"], now["_more"] = bool(decays), ends, bool(decays or ends)
+            now["_around"], now["_ends"], now["_more"] = around, ends, bool(around.scalars or ends)
             now["_plain"] = without_names(cls.scalars, cls._kind)
+        now["_of_all"] = now["clip_norm"] is not None or now["nonfinite"] != "propagate"
         now["_numbers"] = tuple([getattr(self, name) for name in self._arguments])
         now["_fixed"] = None  # the scalars of every step, where all steps have the same
         now["_quick"] = cls.timed and type(now["lr"]) is float and not now["_more"]
@@ -205,11 +202,19 @@ class Method(Arguments):
         lr = self._learning_rate(step)
         values: tuple[float, ...] = self._plain(step, lr, *self._numbers)
         if self._more:
-            decay = (decay_scalar(lr, self.weight_decay, self.decoupled),) if self._decays else ()
-            values = (*decay, *values, *self._ends)
+            values = (*self._first(lr), *values, *self._ends)
         if not (self.timed or callable(self.lr)):
             self.__dict__["_fixed"] = values
         return values
+
+    def _first(self, lr: float) -> Iterator[float]:
+        """Yield the scalars of what is around the rule, in the order in which :class:`Around` has them."""
+        if self._around.scaled:
+            yield 1.0 / (self.grad_scale or 1.0)
+        if self.clip_value is not None:
+            yield self.clip_value
+        if self._around.decay:
+            yield decay_scalar(lr, self.weight_decay, self.decoupled)
 
     def spec(self, codecs: tuple[str, ...], scalars: int | None = None) -> Spec:
         """Return what the kernel for a gradient, a parameter and states in these codecs is compiled from.
@@ -221,7 +226,7 @@ class Method(Arguments):
             raise TypeError(f"{type(self).__name__}.scalars returned {scalars} numbers, and {spec.scalars} before")
         if spec is None:
             scalars = len(self.values(1)) if scalars is None else scalars
-            own = scalars - self._decays - len(self._ends)
+            own = scalars - self._around.scalars - len(self._ends)
             if own != len(self._scalars):
                 names = ", ".join(self._scalars)
                 raise TypeError(f"{type(self).__name__}.scalars returned {own} numbers, and its NamedTuple has {names}")
@@ -245,7 +250,7 @@ class Method(Arguments):
         for dtype in dtypes:
             for name in self._guards:
                 value = self.__dict__[name]
-                if 0 < value <= _ROUNDED_TO_ZERO[dtype.char]:
+                if value is not None and 0 < value <= _ROUNDED_TO_ZERO[dtype.char]:
                     least = np.finfo(dtype).smallest_subnormal
                     raise ValueError(
                         f"{name} must be 0 or at least {least:.2g} where arithmetic is in {dtype}, got {value!r}"
@@ -261,14 +266,15 @@ class Method(Arguments):
         The step is passed as a float, for which Numba takes the power as Python does.
         """
         scalars = part(self._plain, **EXACT)
-        numbers, decays, decoupled, ends = self._numbers, self._decays, self.decoupled, self._ends
-        weight_decay = self.weight_decay
+        numbers, decays, decoupled, ends = self._numbers, bool(self._around.decay), self.decoupled, self._ends
+        weight_decay, before = self.weight_decay, tuple(self._first(0.0))
+        constants = before[:-1] if decays else before  # that of the decay depends on `lr`
 
         def values(step, lr):
             own = scalars(step, lr, *numbers)
             if decays:
-                return (decay_scalar(lr, weight_decay, decoupled), *own, *ends)
-            return (*own, *ends)
+                return (*constants, decay_scalar(lr, weight_decay, decoupled), *own, *ends)
+            return (*constants, *own, *ends)
 
         return named_part(values, **EXACT)
 
@@ -282,6 +288,11 @@ class Method(Arguments):
                 self._changed()
 
     def describe(self) -> Iterator[tuple[str, Any]]:
-        """Yield the name and the value of every hyperparameter."""
+        """Yield the name and the value of every hyperparameter, of those about gradients where it is not the default.
+
+        Checkpoints and what is printed are so the same as before there were these.
+        """
         for name in self._fields:
-            yield name, getattr(self, name)
+            value = getattr(self, name)
+            if name not in OF_GRADIENTS or value != self.hyperparameters[name]:
+                yield name, value

@@ -10,21 +10,21 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .._arrays import gpu
-from .._arrays.checks import MOST_STEPS, check_array, check_disjoint, check_integer, check_layout, format_of
+from .._arrays.checks import MOST_STEPS, check_array, check_disjoint, check_integer, format_of
 from .._arrays.structure import Grads, Params, flatten
 from .._engine.arrange import Plan, codecs_of, make_groups, make_states
-from .._engine.gather import Gather, named_arrays
+from .._engine.gather import Gather
 from .._engine.plan import Group
 from .._storage import formats
 from . import checkpoint
 from .arguments import SETTINGS
 from .hyperparameters import Schedule, Value
-from .method import Method
+from .limits import Limited
 
 _DEFAULT: Any = object()
 
 
-class Optimizer(Method):
+class Optimizer(Limited):
     """What every optimizer has; make one of its subclasses, such as :class:`fastopt.Adam`.
 
     Parameters
@@ -44,6 +44,19 @@ class Optimizer(Method):
         "split16" and `reproducible` that is training with weights in float32, to the bit.
     seed : int, default 0
         Of stochastic rounding, which depends on it, the step and the index of an element; no effect otherwise.
+    grad_scale : float, optional
+        What the loss was multiplied by, > 0: gradients are divided by it, in the pass of the step. Set it before each
+        step as you like; nothing is compiled anew.
+    clip_value : float, optional
+        The bound of each element of a gradient, > 0, after `grad_scale` and `clip_norm`.
+    clip_norm : float, optional
+        The bound of the norm of all gradients together, > 0: where it is larger, all are multiplied by
+        ``clip_norm / norm`` in the pass of the step. One pass that reads the gradients comes before, in which squares
+        are added in float64; the sum has the same bits for any number of threads.
+    nonfinite : {"propagate", "skip", "raise"}, default "propagate"
+        What becomes of a step where a gradient has a NaN or an infinity: it is taken; or left out, and counted in
+        :attr:`skipped`; or it raises FloatingPointError. But for "propagate" nothing is written then, not even
+        `step_count`. It takes the same pass as `clip_norm`.
     capturable : bool, default False
         For GPUs: keep the step number and `lr` there, so that a CUDA graph can hold steps.
     **hyperparameters
@@ -58,6 +71,10 @@ class Optimizer(Method):
         "low": the extra bits of `master`. "compensation": the Kahan residual. None for other parameters.
     step_count : int
         The number of steps taken.
+    grad_norm : float or None
+        The norm of all gradients of the last step, where `clip_norm` or `nonfinite` asks for it.
+    skipped : int
+        The number of steps that `nonfinite` left out.
     state_dtype, rounding, master, seed, capturable
         As they were given; fixed. `seed` is that of a checkpoint that was loaded.
 
@@ -195,6 +212,8 @@ class Optimizer(Method):
         ------
         TypeError, ValueError
             If a gradient is missing or not acceptable, or a parameter or state was changed; nothing has been written.
+        FloatingPointError
+            If a gradient has a NaN or an infinity and `nonfinite` is "raise"; nothing has been written.
         RuntimeError
             If the stream is being captured into a graph and the step cannot be, or a step is taken within the step.
         """
@@ -208,7 +227,12 @@ class Optimizer(Method):
             if self._steps != step - 1:
                 raise RuntimeError(f"step {step} was taken within itself, by lr({step}) or by what holds the arrays")
             plan.prepare(self, values, stream)
-            plan.run(step, (setitem, self.__dict__, "_steps", step))
+            if self._of_all:
+                norm = self._limit(values, stream)
+                if norm is not None:
+                    plan.run(step, (self.__dict__.update, {"_steps": step, "_grad_norm": norm}))
+            else:
+                plan.run(step, (setitem, self.__dict__, "_steps", step))
         finally:
             plan.release()
 
@@ -233,8 +257,8 @@ class Optimizer(Method):
     def state_dict(self) -> dict[str, Any]:
         """Return a checkpoint: one flat dict of numbers and of copies of the state arrays.
 
-        ``numpy.savez(file, **opt.state_dict())`` writes it, ``opt.load_state_dict(numpy.load(file))`` reads
-        it; no pickle is involved. The parameters are not part of it, nor is an `lr` that is a function.
+        ``numpy.savez(file, **opt.state_dict())`` writes it, ``opt.load_state_dict(numpy.load(file))`` reads it, without
+        pickle. The parameters are not part of it, nor is an `lr` that is a function.
 
         Returns
         -------
@@ -247,8 +271,7 @@ class Optimizer(Method):
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Go on from a checkpoint: states, step number and hyperparameters.
 
-        A run that is continued so gives the same bits as one that was never interrupted. An `lr` that is a
-        function stays.
+        A run continued so gives the bits of one that was never interrupted. An `lr` that is a function stays.
 
         Parameters
         ----------
@@ -258,30 +281,17 @@ class Optimizer(Method):
         Raises
         ------
         TypeError, ValueError
-            If it is of another optimizer, or an entry is missing, unexpected or unacceptable; nothing has
-            been changed then.
+            If it is of another optimizer, or an entry is missing or not acceptable; nothing has been changed then.
         """
         checkpoint.restore(self, saved)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy or a pickle needs; addresses and compiled rules are made anew from it."""
-        if any(gpu.device_of(a) is not None for a in self._arrays):
-            raise TypeError(f"{type(self).__name__} of arrays on a GPU cannot be copied or pickled: use state_dict()")
-        return {
-            n: v
-            for n, v in self.__dict__.items()
-            if n not in ("_constants", "_groups", "_plain", "_plan", "_rule", "_specs", "_kernel_key")
-        }
+        return checkpoint.dump(self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take what :meth:`__getstate__` returned, with arrays that may be read-only or in a file now."""
-        self.__dict__.update({**self.hyperparameters, **state})  # an older one may lack a hyperparameter
-        written = list(named_arrays(self._structure, self._arrays, self._states))
-        for name, array in written:
-            check_layout(name, array, written=True)
-        check_disjoint(written)
-        self._changed()
-        self._make_plan()
+        checkpoint.revive(self, state)
 
     def __repr__(self) -> str:
         dtypes, count = " and ".join(group.own[0] for group in self._groups), len(self._arrays)

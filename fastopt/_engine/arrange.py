@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from .allocation import PAGE, Pool, allocate, nbytes_of
 from .gather import Gather
 from .gpu import DeviceGroup, launch_on_devices
 from .plan import Group, Members
+from .reduce import Reduction
 from .scalars import Update
 
 
@@ -136,6 +138,16 @@ class Plan:
         rows = (values,)
         for group in self._groups:
             group.prepare(update, rows, stream)
+
+    @functools.cached_property
+    def reduction(self) -> Reduction:
+        """The reduction of the gradients that were gathered."""
+        return Reduction(self._groups)
+
+    def use_values(self, values: tuple[float, ...]) -> None:
+        """Take other scalars for the step that is prepared."""
+        for group in self._groups:
+            group.values.pack_rows((values,))
 
     def read_step(self) -> int | None:
         """Return the number of steps that a device counted, after all work enqueued there; None if none counts."""

@@ -7,6 +7,7 @@ a GPU (:mod:`fastopt._kernels.reduce`). On a GPU nothing is waited for until the
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -43,6 +44,15 @@ class Reduced(NamedTuple):
     def finite(self) -> bool:
         """Whether every element is finite."""
         return bool(np.isfinite(self.most))
+
+    @property
+    def norm(self) -> float:
+        """The square root of the sum of all squares; infinite where that is beyond float64."""
+        return math.sqrt(self.total)
+
+    def worst(self) -> int:
+        """Return which tensor is the first of those with an element, or a sum of squares, that is not finite."""
+        return int(np.argmin(np.isfinite(self.largest) & np.isfinite(self.squares)))
 
 
 def _passes(sizes: Sequence[int]) -> tuple[Array, Array]:

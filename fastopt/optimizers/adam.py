@@ -52,6 +52,8 @@ class Adam(Optimizer):
         ``weight_decay * p`` to the gradient.
     maximize : bool, default False
         Ascend instead.
+    grad_scale, clip_value, clip_norm, nonfinite
+        What is done to gradients first: as for :class:`fastopt.Optimizer`.
     reproducible : bool, optional
         Round every operation by itself, for the same bits on every processor; by default where all arrays are
         float32 or float64.
@@ -136,6 +138,8 @@ class AdamW(Adam):
     ----------
     params, lr, betas, eps, eps_root, eps_hat, maximize, reproducible, state_dtype, rounding, master, seed, capturable
         As for :class:`Adam`.
+    grad_scale, clip_value, clip_norm, nonfinite
+        What is done to gradients first: as for :class:`fastopt.Optimizer`.
     weight_decay : float, default 1e-2
         Decay factor, >= 0.
     decoupled : bool, default True

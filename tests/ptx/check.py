@@ -19,7 +19,7 @@ SETTINGS = {
     "Momentum": {"nesterov": True, "reproducible": True},
     "RMSprop": {"momentum": 0.9, "reproducible": True},
     "Adam": {"reproducible": True},
-    "AdamW": {"reproducible": True},
+    "AdamW": {"reproducible": True, "grad_scale": 3.0, "clip_value": 0.5},
 }
 #: Of what is rounded at random: of more than 32 bits.
 SEED = 2**40 + 5
