@@ -67,6 +67,7 @@ HOUSE = {
     ],
     "rules": [],
     "optimizers": sorted(name.removeprefix("optimizers.") for name in MODULES if name.startswith("optimizers.")),
+    "schedules": ["base", "constants", "transitions", "decays", "combined"],
     "_minimize": [],
     "": [],
     "_bench": [

@@ -12,14 +12,17 @@ import numpy as np
 import pytest
 
 import fastopt
-from fastopt import rules
+from fastopt import rules, schedules
 from fastopt._api.arguments import SETTINGS, Function, TimedFunction
 from fastopt._bench.catalog import OPTIMIZERS
 
 from .typing import user
 
 FOLDER = Path(__file__).parent / "typing"
-PUBLIC = [f"fastopt.{name}" for name in fastopt.__all__] + [f"fastopt.rules.{name}" for name in rules.__all__]
+PUBLIC = [f"fastopt.{name}" for name in fastopt.__all__]
+PUBLIC += [
+    f"fastopt.{module}.{name}" for module, of in (("rules", rules), ("schedules", schedules)) for name in of.__all__
+]
 
 needs_mypy = pytest.mark.skipif(
     importlib.util.find_spec("mypy") is None, reason="mypy is not installed (it is in the extra dev)"
@@ -48,7 +51,9 @@ def test_types(tmp_path):
     assert [name for name, kind in zip(PUBLIC, told, strict=True) if re.search(unknown, kind)] == []
 
 
-@pytest.mark.parametrize("use", ["classes", "attributes", "steps", "functions", "compiled", "loops", "own"])
+@pytest.mark.parametrize(
+    "use", ["classes", "attributes", "steps", "functions", "compiled", "loops", "own", "schedules"]
+)
 def test_what_passes_runs(use):
     getattr(user, use)()
 

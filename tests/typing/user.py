@@ -132,6 +132,15 @@ def loops() -> None:
     fastopt.minimize(lambda x: (fun(x), 2 * x), ones(), grad=True, optimizer=fastopt.RMSprop, max_iter=3)
 
 
+def schedules() -> None:
+    schedule = fastopt.schedules.warmup(halved, 10, start=0.1)
+    assert_type(schedule(1), float)
+    opt = fastopt.Adam(ones(), lr=schedule)
+    opt.lr = fastopt.schedules.sequence([0.1, halved, schedule, fastopt.schedules.cosine(1, steps=10)], (5, 9, 30))
+    opt.lr = fastopt.schedules.piecewise_constant(np.array([0.1, 0.01]).tolist(), boundaries=[5])
+    opt.step(ones())
+
+
 class Scalars(NamedTuple):
     lr: float
     beta: float

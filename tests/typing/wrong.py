@@ -66,6 +66,12 @@ momentum.step([None])  # type: ignore[list-item]
 opt.decoded(1)  # type: ignore[arg-type]
 opt.load_state_dict("adam.npz")  # type: ignore[arg-type]
 
+fastopt.schedules.cosine(0.1)  # type: ignore[call-arg]
+fastopt.schedules.cosine(0.1, steps="10")  # type: ignore[arg-type]
+fastopt.schedules.warmup("cosine", steps=10)  # type: ignore[arg-type]
+fastopt.schedules.sequence([0.1, None], boundaries=[1])  # type: ignore[list-item]
+fastopt.schedules.constant(0.1).value = 0.2  # type: ignore[misc]
+
 fastopt.adam(p, g, m, v)  # type: ignore[call-arg]
 fastopt.adam(p)  # type: ignore[call-arg]
 fastopt.adam(p, g, m, v, step=1, lr="x")  # type: ignore[arg-type]
