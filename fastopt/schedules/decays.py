@@ -39,11 +39,13 @@ class exponential(BaseSchedule):
     for :math:`t = step - 1` and `steps`, :math:`T`; the exponent is rounded down with `staircase`, and
     :math:`\gamma > 1` takes the minimum. As ``optax.exponential_decay(start, steps, factor, staircase=staircase,
     end_value=end)``, and PyTorch's ``ExponentialLR(gamma=factor)`` or, with `staircase`, ``StepLR(steps,
-    gamma=factor)``. With a factor above 1 it is a test for the range of learning rates.
+    gamma=factor)``. A factor above 1 serves a range test, in which the learning rate
+    rises until training diverges.
 
     References
     ----------
-    L. N. Smith, "Cyclical learning rates for training neural networks", arXiv:1506.01186, section 3.3 (the test).
+    L. N. Smith, "Cyclical learning rates for training neural networks", arXiv:1506.01186, section 3.3 (the
+    range test, there with a linear schedule).
 
     Examples
     --------
