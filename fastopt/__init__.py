@@ -8,6 +8,7 @@ from ._api.functional import as_function as as_function
 from ._api.info import info as info
 from ._api.jitable import jitable as jitable
 from ._api.optimizer import Optimizer as Optimizer
+from ._api.scaler import LossScaler as LossScaler
 from ._minimize import MinimizeResult as MinimizeResult
 from ._minimize import minimize as minimize
 from ._version import __version__ as __version__

@@ -63,7 +63,7 @@ def test_functions(name):
         assert runner.run(test).failed == 0
 
 
-@pytest.mark.parametrize("name", ["MinimizeResult", "Optimizer", "info", "jitable", "minimize"])
+@pytest.mark.parametrize("name", ["LossScaler", "MinimizeResult", "Optimizer", "info", "jitable", "minimize"])
 def test_the_rest(name):
     assert sections(getattr(fastopt, name)) >= {"Raises"} - ({"Raises"} if name == "MinimizeResult" else set())
     assert sections(getattr(fastopt, name)) & {"Parameters", "Returns", "Attributes"}

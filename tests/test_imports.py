@@ -63,7 +63,7 @@ HOUSE = {
             "checkpoint",
             "functional",
         ),
-        *("limits", "optimizer", "jitable", "info"),
+        *("limits", "optimizer", "scaler", "jitable", "info"),
     ],
     "rules": [],
     "optimizers": sorted(name.removeprefix("optimizers.") for name in MODULES if name.startswith("optimizers.")),

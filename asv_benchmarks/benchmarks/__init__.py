@@ -5,6 +5,7 @@ import fastopt
 from .common import OPTIMIZERS
 
 _COVERED = {
+    "LossScaler": "a step, and a few numbers",
     "MinimizeResult": "overhead.Minimize",
     "as_function": "overhead.Function",
     "Optimizer": "step.Step",
