@@ -70,4 +70,6 @@ def expression(name, p, g, states, step, **hyperparameters):
             p = f(1 - h.lr * h.weight_decay) * p
         elif h.weight_decay:
             g = g + f(h.weight_decay) * p
-        return EXPRESSIONS[name](h, f, p, g, *states)
+        p, *states = EXPRESSIONS[name](h, f, p, g, *states)
+        small = np.finfo(f).smallest_normal  # states are stored as 0 below it
+        return [p, *(np.where(np.abs(a) < small, np.copysign(f(0), a), a) for a in states)]

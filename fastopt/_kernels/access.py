@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from .._storage import random_bits
-from .._storage.codecs import DOUBLE, ELEMENTS, FLOAT, INT16, INT32
+from .._storage.codecs import DOUBLE, ELEMENTS, FLOAT, INT16, INT32, flushed
 from .._storage.evaluator import kind
 from .._storage.int8 import BLOCK
 from .._storage.layout import layout as layout_of
@@ -108,7 +108,10 @@ class Access:
                 found = ", ".join(kind(number.type).name for number in row)
                 raise TypeError(f"a rule returned {found} where it computes with {layout.compute}")
             for k in codecs:
-                parts = layout.codecs[k].write(b, row[k - 1], rand, layout.scale(scales, k), self._nonfinite)
+                codec, number = layout.codecs[k], row[k - 1]
+                if k > 1:  # a state
+                    number = flushed(b, number, codec)
+                parts = codec.write(b, number, rand, layout.scale(scales, k), self._nonfinite)
                 for array, part in zip(layout.rows[k], parts, strict=True):
                     columns.setdefault(array, []).append(part)
             rand = random_bits.next_bits(b, rand)

@@ -23,10 +23,10 @@ class Scaled8(Codec):
     Signed numbers, over 2^12, have a sign beside and are moved away from zero by the lower end, which makes the codes
     linear there (so 0 is 0): mu-law companding. Others, over 2^28, will be divided by: none is less than the lower end.
 
-    Scale 0 is the range that begins at 2^-126; each scale above begins at the double. It stays while the largest number
-    of the block needs it or up to 3 less, and has one to spare when it moves: so nearly every step writes codes
-    for the scale that it read, in one pass. What is not finite has a code in blocks whose scale says so; such a block
-    is written in a second pass, as is one whose scale moves.
+    Scale 0 is the range that begins at 2^-115 (2^-118 for unsigned numbers); each scale above begins at the double. It
+    stays while the largest number of the block needs it or up to 3 less, and has one to spare when it moves: so nearly
+    every step writes codes for the scale that it read, in one pass. What is not finite has a code in blocks whose scale
+    says so; such a block is written in a second pass, as is one whose scale moves.
     """
 
     scaled = True
@@ -36,6 +36,9 @@ class Scaled8(Codec):
         self._signed = signed
         self._top = 127 if signed else 255  # NaN; one less is infinity
         self._binades = 16 if signed else 32
+        # The exponent, as float32 has it, of the first range: the least number above 0 is 2^-118, so that its product
+        # with a decay factor is no subnormal number, on which arithmetic takes 10 times as long.
+        self._first = 12 if signed else 9
 
     def spread(self, scales: Any, count: int) -> Any:
         """Return the scale of each of `count` numbers, as :meth:`read` takes it."""
@@ -43,7 +46,7 @@ class Scaled8(Codec):
 
     def _lowest(self, b: Any, scale: Any) -> Any:
         """Return the bits of the lower end of a range."""
-        return b.shl(b.add(b.and_(scale, INT32(0xFF)), INT32(1)), INT32(23))
+        return b.shl(b.add(b.and_(scale, INT32(0xFF)), INT32(self._first)), INT32(23))
 
     def read(self, b: Any, stored: Sequence[Any], compute: Any, scale: Any = None, nonfinite: bool = False) -> Any:
         lowest = self._lowest(b, scale)
@@ -101,7 +104,7 @@ class Scaled8(Codec):
         """Return the least scale for a block with this absmax."""
         # The last codes, for a fraction of 13/8 and more, mean infinity and NaN.
         exponent = b.lshr(b.add(absmax, INT32(0x2FFFFF)), INT32(23))
-        needed = b.sub(exponent, INT32(self._binades))
+        needed = b.sub(exponent, INT32(self._binades + self._first - 1))
         return b.select(b.icmp_signed(">", needed, INT32(0)), needed, INT32(0))
 
     def needs_rescale(self, b: Any, scale: Any, absmax: Any) -> Any:
