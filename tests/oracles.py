@@ -36,7 +36,7 @@ class Exact(np.lib.mixins.NDArrayOperatorsMixin):
         with np.errstate(all="ignore"):
             value = ufunc(*(x.value for x in operands))
             result = Exact(value, dtype, PASSED_ON[ufunc](np.abs(value), *operands))
-            return result.rounded(dtype) if dtype and ufunc not in (np.negative, np.maximum) else result
+            return result.rounded(dtype) if dtype and ufunc not in UNROUNDED else result
 
     def rounded(self, dtype):
         info = np.finfo(dtype)
@@ -56,12 +56,15 @@ PASSED_ON = {
     np.add: lambda r, x, y: x.error + y.error,
     np.subtract: lambda r, x, y: x.error + y.error,
     np.negative: lambda r, x: x.error,
+    np.absolute: lambda r, x: x.error,
+    np.sign: lambda r, x: np.where((np.abs(x.value) > x.error) | (x.error == 0), 0, 2),
     np.maximum: lambda r, x, y: np.maximum(x.error, y.error),
     np.multiply: lambda r, x, y: np.abs(x.value) * y.error + (np.abs(y.value) + y.error) * x.error,
     np.divide: lambda r, x, y: (x.error + r * y.error) / np.maximum(np.abs(y.value) - y.error, 0),
     np.power: lambda r, x, n: (np.abs(x.value) + x.error) ** n.value - r,
     np.sqrt: lambda r, x: np.fmin(x.error / r, np.sqrt(x.error)),
 }
+UNROUNDED = (np.negative, np.absolute, np.sign, np.maximum)
 
 
 def gd(h, p, g):

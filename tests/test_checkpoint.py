@@ -56,7 +56,7 @@ def test_resumed_equals_unbroken(case, structure, way, tmp_path):
 
 def options(case):
     """Only what no checkpoint holds, and what decides which states there are; the rest must come from it."""
-    return {k: v for k, v in case[1].items() if callable(v) or k in ("centered", "momentum")}
+    return {k: v for k, v in case[1].items() if callable(v) or k in getattr(fastopt, case[0])._whens}
 
 
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda opt: pickle.loads(pickle.dumps(opt))])

@@ -12,8 +12,9 @@ import pytest
 
 import fastopt
 from fastopt._bench import command_line, measure
+from fastopt._bench.catalog import OPTIMIZERS
 
-NAMES = ["GD", "Momentum", "RMSprop", "Adam", "AdamW"]
+NAMES = list(OPTIMIZERS)
 
 
 def test_prints_the_article_and_a_row_for_each_optimizer(capsys):

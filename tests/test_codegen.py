@@ -57,10 +57,10 @@ def test_the_loop_is_packed(case, dtype, packed, scalar, monkeypatch):
         lines, rf"v(mul|add|sub|fn?m(add|sub)\d+){packed}", "%ymm"
     )
     assert wide > 0
-    assert {op: count(lines, f"v{op}{packed}") > 0 for op in ("sqrt", "div")} == slow_operations(case[0])
-    # One scalar remainder and no second version of the loop for arrays that might overlap.
-    assert count(lines, f"vsqrt{scalar}") <= 1
-    assert count(lines, f"vdiv{scalar}") <= 1
+    for op, times in slow_operations(case[0]).items():
+        assert (count(lines, f"v{op}{packed}") > 0) == (times > 0)
+        # One scalar remainder and no second version of the loop for arrays that might overlap.
+        assert count(lines, f"v{op}{scalar}") <= times
 
 
 @pytest.mark.parametrize("case", CASES, ids=name_of)

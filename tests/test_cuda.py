@@ -349,8 +349,8 @@ def check_sweep(name, spec, on_device, capability, ptx, tmp_path):
     assert separate(found)
     if single_precision:
         assert ".f64" not in ptx
-    for op, there in slow_operations(name).items():
-        assert found[f"{op}.rn.f{bits}"] == (lanes + 1 if there else 0), op  # rounded as IEEE 754 says
+    for op, times in slow_operations(name).items():
+        assert found[f"{op}.rn.f{bits}"] == (lanes + 1) * times, op  # rounded as IEEE 754 says
     registers, stack, spills = assemble(ptx, capability, tmp_path)
     assert (stack, spills) == (0, 0)
     # Four or three blocks of 256 threads on a processor.

@@ -9,7 +9,7 @@ import fastopt
 from fastopt._bench.catalog import OPTIMIZERS
 from fastopt._engine import single
 
-from .cases import CASES, assert_same_bits, call, every_case, every_dtype, make, random
+from .cases import CASES, assert_same_bits, call, every_case, every_dtype, first_states, make, random
 
 
 @every_case
@@ -19,7 +19,7 @@ def test_the_same_bits_as_the_class(case, dtype, shape):
     p = random(shape, dtype, 1)
     twin = p.copy()
     opt = make(case, twin)
-    states = {name: np.zeros_like(a) for name, a in opt.state.items()}
+    states = first_states(opt, p)
     for step in (1, 2):
         g = random(shape, dtype, 1 + step)
         assert call(case, p, g, states, step) is p
@@ -34,7 +34,7 @@ def test_the_same_bits_slice_by_slice(case, dtype):
     twin = p.copy()
     opt = make(case, twin)
     opt.step(g)
-    states = {name: np.zeros_like(a) for name, a in opt.state.items()}
+    states = first_states(opt, p)
     cuts = np.random.default_rng(0).integers(0, 1025, 20)
     for part in map(slice, [None, *sorted(cuts)], [*sorted(cuts), None]):
         call(case, p[part], g[part], {name: a[part] for name, a in states.items()}, 1)

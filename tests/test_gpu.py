@@ -20,6 +20,7 @@ from .cases import (
     every_case,
     every_dtype,
     every_one_of,
+    first_states,
     make,
     random,
     stored,
@@ -129,7 +130,7 @@ def test_functions_and_capturable_steps_are_the_classes(case, dtype, library):
     p, g = random(size, dtype, 1), library.put(random(size, dtype, 2))
     one, two, three = (library.put(p.copy()) for _ in range(3))
     opt = make(case, one)
-    states = {key: library.put(np.zeros_like(p)) for key in opt.state}
+    states = {key: library.put(a) for key, a in first_states(opt, p).items()}
     for step in (1, 2, 3):
         opt.step(g)
         call(case, two, g, states, step)

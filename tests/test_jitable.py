@@ -10,7 +10,7 @@ from numba.core.errors import TypingError
 
 import fastopt
 
-from .cases import DTYPES, assert_same_bits, every_case, every_dtype, make, random, without_lr
+from .cases import DTYPES, assert_same_bits, every_case, every_dtype, first_states, make, random, without_lr
 
 
 @every_case
@@ -32,7 +32,7 @@ def test_the_same_bits_as_the_class(case):
         p, grads = random((5, 7), dtype, 1), random((4, 5, 7), dtype, 2)
         twin = p.copy()
         opt = make(case, twin)
-        states = tuple(np.zeros_like(p) for _ in opt.state)
+        states = tuple(first_states(opt, p).values())
         rates = np.array([lr(step) for step in range(1, 5)])
         if states:
             loop(p, grads, states, rates)

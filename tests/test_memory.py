@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import fastopt
+from fastopt._bench.catalog import OPTIMIZERS
 
 pytestmark = pytest.mark.internals
 
@@ -25,7 +26,7 @@ def peak(function):
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize("name", ["GD", "Momentum", "RMSprop", "Adam", "AdamW"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("size", SIZES)
 def test_step_and_bound_step(name, size):
     opt = getattr(fastopt, name)(np.ones(size, np.float32))

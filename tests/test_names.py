@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import fastopt
+from fastopt._bench.catalog import OPTIMIZERS
 from fastopt._kernels import access, compiler
 from fastopt._kernels.symbols import SOURCES, UNKNOWN, _describe, digest
 from fastopt._kernels.targets import CPU
@@ -267,8 +268,9 @@ def test_everything_of_ours_is_known_and_the_same_in_every_process():
     script = (
         "import numpy as np, fastopt; from fastopt._kernels import compiler\n"
         "from fastopt._kernels.symbols import digest\n"
-        "for name in ('GD', 'Momentum', 'RMSprop', 'Adam', 'AdamW'):\n"
-        "    spec = getattr(fastopt, name).with_hyperparameters().plain_spec(np.dtype('f4'))\n"
+        "from fastopt._bench.catalog import OPTIMIZERS\n"
+        "for cls in OPTIMIZERS.values():\n"
+        "    spec = cls.with_hyperparameters().plain_spec(np.dtype('f4'))\n"
         "    run = compiler.run(spec.rule, spec.text, True)\n"
         "    print(digest(run), run.__qualname__)\n"
     )
@@ -278,4 +280,4 @@ def test_everything_of_ours_is_known_and_the_same_in_every_process():
     ]
     assert runs[0] == runs[1] == runs[2]
     assert UNKNOWN not in runs[0]
-    assert len(set(runs[0].split())) == 10
+    assert len(set(runs[0].split())) == 2 * len(OPTIMIZERS)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import fastopt
+from fastopt._api import hyperparameters
 from fastopt._bench.catalog import OPTIMIZERS
 
 from .oracles import GRADIENTS
@@ -13,7 +14,7 @@ from .refusals import F32, ones, refuse, refuse_step, refuse_values, twin_of, wr
 pytestmark = pytest.mark.usefixtures("both_checks")
 
 
-VANISHING = [("Adam", "eps"), ("Adam", "eps_root"), ("Adam", "eps_hat"), ("RMSprop", "eps"), ("RMSprop", "eps_root")]
+VANISHING = [(name, hyper) for name, cls in OPTIMIZERS.items() for hyper in cls._guards]
 
 
 @pytest.mark.parametrize(("name", "hyper"), VANISHING)
@@ -25,7 +26,7 @@ def test_what_keeps_a_divisor_from_zero_must_not_be_rounded_to_zero(name, hyper)
     opt = cls(p)
     refuse(lambda: setattr(opt, hyper, 1e-60), ValueError, words, p)
     assert getattr(opt, hyper) == cls.hyperparameters[hyper]
-    states, timed = {s: ones(3) for s in opt.state}, {"step": 1} if name == "Adam" else {}
+    states, timed = {s: ones(3) for s in opt.state}, {"step": 1} if cls.timed else {}
     function = getattr(fastopt, name.lower())
     refuse(lambda: function(p, ones(3), **states, **timed, **{hyper: 1e-60}), ValueError, words, p)
     update = fastopt.jitable(cls, **{hyper: 1e-60})
@@ -86,7 +87,7 @@ def test_scalars_too_large_for_the_dtype(name, kwargs, dtype):
     grads = ones(3, dtype=dtype)
     refuse_step(opt, grads, ValueError, words, mend=lambda o: o._set_hyperparameters(good), bind=False)
     p, states = ones(3, dtype=dtype), {s: ones(3, dtype=dtype) for s in opt.state}
-    timed = {"step": 1} if name.startswith("Adam") else {}
+    timed = {"step": 1} if OPTIMIZERS[name].timed else {}
     function = getattr(fastopt, name.lower())
     refuse(lambda: function(p, grads, **states, **timed, **kwargs), ValueError, words, p, *states.values())
 
@@ -145,6 +146,10 @@ def shown(value):
     return [] if isinstance(value, int) and value > 1e308 else [repr(value)]
 
 
+#: By the check of a hyperparameter: its range, and numbers beyond it. Others have no upper bound.
+BOUNDS = {hyperparameters._decay: ("[0, 1)", [1, 1.5]), hyperparameters._optional_fraction: ("[0, 1]", [1.5])}
+
+
 def wrong_values():
     for name, cls in OPTIMIZERS.items():
         if not cls.__module__.startswith("fastopt.optimizers"):
@@ -165,9 +170,8 @@ def wrong_values():
                 for value in ["x", None, True]:
                     yield name, hyper, (0.5, value), TypeError, [f"{hyper}[1]", "number", *shown(value)]
             else:
-                below_one = hyper.startswith("beta") or hyper == "momentum"
-                bound = "[0, 1)" if below_one else "[0, 1]" if hyper == "dampening" else "[0, inf)"
-                for value in [*NUMBERS, *([1, 1.5] if below_one else [1.5] if hyper == "dampening" else [])]:
+                bound, beyond = BOUNDS.get(cls._fields[hyper].check, ("[0, inf)", []))
+                for value in [*NUMBERS, *beyond]:
                     yield name, hyper, value, ValueError, [hyper, f"finite number in {bound}", *shown(value)]
                 for value in WRONG:
                     if value is not None or default is not None:
@@ -189,7 +193,7 @@ def test_hyperparameters(name, hyper, value, error, words):
         either.step(ones(3))
     assert [a.tobytes() for a in written(opt)] == [a.tobytes() for a in written(twin)]
     states = {s: ones(3) for s in opt.state}
-    timed = {"step": 1} if name.startswith("Adam") else {}
+    timed = {"step": 1} if OPTIMIZERS[name].timed else {}
     function = getattr(fastopt, name.lower())
     refuse(lambda: function(p, ones(3), **states, **timed, **{hyper: value}), error, words, p, *states.values())
 
@@ -200,7 +204,7 @@ def test_unknown_arguments_are_refused_by_name(name, unknown):
     p = ones(3)
     refuse(lambda: OPTIMIZERS[name](p, **{unknown: 1}), TypeError, [unknown, name, "lr"], p)
     states = {s: ones(3) for s in OPTIMIZERS[name](ones(3)).state}
-    timed = {"step": 1} if name.startswith("Adam") else {}
+    timed = {"step": 1} if OPTIMIZERS[name].timed else {}
     function = getattr(fastopt, name.lower())
     refuse(lambda: function(p, ones(3), **states, **timed, **{unknown: 1}), TypeError, [unknown, "lr"], p)
 

@@ -30,6 +30,7 @@ NUMBERS = {
     "eps_root": st.just(0.0) | st.floats(1e-9, 1),
     "eps_hat": st.just(0.0) | st.floats(1e-9, 1),
     "momentum": st.floats(1e-3, 0.999),
+    "rho": decays,
 }
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import fastopt
+from fastopt._bench.catalog import OPTIMIZERS
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +39,7 @@ def test_soak():
         shapes = [tuple(rng.integers(0, 40, rng.integers(0, 4))) for _ in range(rng.integers(1, 40))]
         shapes.append((int(rng.integers(1, 2**18)),))
         params = [rng.normal(size=s).astype(rng.choice([np.float32, np.float64])) for s in shapes]
-        cls = [fastopt.GD, fastopt.Momentum, fastopt.RMSprop, fastopt.Adam, fastopt.AdamW][turn % 5]
+        cls = list(OPTIMIZERS.values())[turn % len(OPTIMIZERS)]
         ours, twin = cls(params), cls([p.copy() for p in params])
         for _ in range(20):
             grads = [np.asarray(rng.normal(size=p.shape), p.dtype) for p in params]

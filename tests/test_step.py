@@ -11,7 +11,7 @@ from fastopt._bench.catalog import OPTIMIZERS
 from fastopt._engine import threads
 from fastopt._kernels import reference
 
-from .cases import CASES, PERIOD, assert_same_bits, check_step, every_case, every_dtype, make, random
+from .cases import CASES, PERIOD, assert_same_bits, check_step, every_case, every_dtype, first_states, make, random
 from .oracles import GRADIENTS, ORACLES, answer, ulps
 
 SIZES = [0, 1, 7, 1023, 1025, 2**20 + 3]
@@ -64,7 +64,7 @@ def test_the_first_step_from_zero_in_ulps(case, dtype):
     p, g = np.zeros(1023, dtype), random(1023, dtype, 2)
     opt = make(case, p)
     opt.step(g)
-    exact = answer(name, np.zeros_like(p), g, [np.zeros_like(p) for _ in opt.state], 1, **kwargs)
+    exact = answer(name, np.zeros_like(p), g, [*first_states(opt, p).values()], 1, **kwargs)
     for new, right in zip([p, *opt.state.values()], exact, strict=True):
         assert np.max(ulps(new, right.value)) <= 4
 

@@ -30,9 +30,9 @@ class Function:
     param_names = ("optimizer",)
 
     def setup(self, name):
-        states = getattr(fastopt, name).with_hyperparameters().active_states()
-        p, g, *states = arrays(1, "float32", 2 + len(states))
-        timed = {"step": 1} if name.startswith("Adam") else {}
+        method = getattr(fastopt, name).with_hyperparameters()
+        p, g, *states = arrays(1, "float32", 2 + len(method.active_states()))
+        timed = {"step": 1} if method.timed else {}
         self.call = functools.partial(getattr(fastopt, name.lower()), p, g, *states, **timed)
         self.call()
 

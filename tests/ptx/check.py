@@ -7,6 +7,7 @@ import ml_dtypes
 import numpy as np
 
 import fastopt
+from fastopt._bench.catalog import OPTIMIZERS
 from fastopt._storage.int8 import BLOCK
 
 from ..cases import dtype_of, make, random
@@ -14,13 +15,11 @@ from ..expressions import expression
 from .device import arrays_of, host
 
 #: What storages are tried with. On a GPU no operations are fused; where they are not on the CPU, the bits are the same.
-SETTINGS = {
-    "GD": {"weight_decay": 0.1, "maximize": True, "reproducible": True},
-    "Momentum": {"nesterov": True, "reproducible": True},
-    "RMSprop": {"momentum": 0.9, "reproducible": True},
-    "Adam": {"reproducible": True},
-    "AdamW": {"reproducible": True, "grad_scale": 3.0, "clip_value": 0.5},
-}
+SETTINGS = {name: {"reproducible": True} for name in OPTIMIZERS}
+SETTINGS["GD"] |= {"weight_decay": 0.1, "maximize": True}
+SETTINGS["Momentum"] |= {"nesterov": True}
+SETTINGS["RMSprop"] |= {"momentum": 0.9}
+SETTINGS["AdamW"] |= {"grad_scale": 3.0, "clip_value": 0.5}
 #: Of what is rounded at random: of more than 32 bits.
 SEED = 2**40 + 5
 

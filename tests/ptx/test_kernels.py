@@ -88,7 +88,7 @@ def test_other_devices(name, storage, capability, device):
 @every_pair_of(
     (name, storage)
     for name, storage in itertools.product(SETTINGS, storages.STORAGES.values())
-    if name != "GD" or "state_dtype" not in storage.options  # which has no states
+    if OPTIMIZERS[name].states or "state_dtype" not in storage.options
 )
 def test_every_storage_of_every_optimizer(name, storage, device):
     for layout in LAYOUTS:

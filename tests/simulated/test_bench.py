@@ -7,6 +7,7 @@ import pytest
 
 import fastopt
 from fastopt._bench import command_line, device, gpu, run, storages
+from fastopt._bench.catalog import OPTIMIZERS
 
 from . import libraries
 
@@ -43,7 +44,7 @@ def test_what_is_measured_is_written(tmp_path, capsys):
     found = {row["peer"]: row for row in result["rows"]}
     assert found.keys() >= {"fastopt", "fastopt bound", "fastopt graph", "streaming"}
     assert all(row["error"] < 1e-6 and row["seconds"] > 0 for row in found.values())
-    assert {row["optimizer"] for row in result["roofline"]} == {"GD", "Momentum", "RMSprop", "Adam", "AdamW"}
+    assert {row["optimizer"] for row in result["roofline"]} == set(OPTIMIZERS)
 
 
 def test_a_wrong_baseline_shows(monkeypatch, capsys):

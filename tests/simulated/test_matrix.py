@@ -6,7 +6,7 @@ import pytest
 import fastopt
 from fastopt._engine import gpu
 
-from ..cases import CASES, assert_same_bits, call, every_case, every_dtype, make, random
+from ..cases import CASES, assert_same_bits, call, every_case, every_dtype, first_states, make, random
 from ..expressions import expression
 from .device import Device, host
 
@@ -50,7 +50,7 @@ def test_functions_are_the_classes(case, dtype):
     p, g = random(21, dtype, 1), random(21, dtype, 2)
     q = p.copy()
     opt = make(case, Device(p))
-    states = {name: Device(np.zeros_like(q)) for name in opt.state}
+    states = {name: Device(a) for name, a in first_states(opt, q).items()}
     for step in (1, 2):
         opt.step(Device(g))
         given = Device(q)
