@@ -53,7 +53,20 @@ def adam(h, f, p, g, m, v):
     return [p - f(h.lr / correction1) * m / (root + f(h.eps + h.eps_hat / math.sqrt(correction2))), m, v]
 
 
-EXPRESSIONS = {"GD": gd, "Momentum": momentum, "RMSprop": rmsprop, "Adam": adam, "AdamW": adam}
+def lion(h, f, p, g, m):
+    beta1, beta2 = h.betas
+    update = np.sign(f(beta1) * m + f(1 - beta1) * g)
+    return [p - f(h.lr) * update, f(beta2) * m + f(1 - beta2) * g]
+
+
+EXPRESSIONS = {
+    "GD": gd,
+    "Momentum": momentum,
+    "RMSprop": rmsprop,
+    "Adam": adam,
+    "AdamW": adam,
+    "Lion": lion,
+}
 
 
 def expression(name, p, g, states, step, **hyperparameters):

@@ -101,6 +101,12 @@ def adam(h, p, g, m, v):
     return [p - h.lr * m_hat / (np.sqrt(v_hat + h.eps_root) + (h.eps + h.eps_hat / np.sqrt(correction2))), m, v]
 
 
+def lion(h, p, g, m):
+    beta1, beta2 = h.betas
+    update = np.sign(beta1 * m + (1 - beta1) * g)
+    return [p - h.lr * update, beta2 * m + (1 - beta2) * g]
+
+
 COMMON = {"weight_decay": 0.0, "decoupled": False, "maximize": False, "reproducible": None}
 #: What is done to gradients before any equation is none of its business: tests/test_gradients.py.
 COMMON |= (GRADIENTS := {"grad_scale": None, "clip_value": None, "clip_norm": None, "nonfinite": "propagate"})
@@ -116,6 +122,7 @@ ORACLES = {
     ),
     "Adam": (adam, ADAM),
     "AdamW": (adam, ADAM | {"weight_decay": 1e-2, "decoupled": True}),
+    "Lion": (lion, COMMON | {"lr": 1e-4, "betas": (0.9, 0.99), "decoupled": True}),
 }
 
 

@@ -209,6 +209,14 @@ def test_optax_adam(optax, seed, dtype, name):
     )
 
 
+@every_draw
+def test_optax_lion(optax, seed, dtype):
+    h = draw(seed)
+    theirs = optax.lion(h["lr"], *h["betas"], weight_decay=h["weight_decay"])
+    shared = {k: h[k] for k in ("lr", "betas", "weight_decay")}
+    check(run("optax", "Lion", dtype, seed, **shared), run_optax(optax, theirs, dtype, seed), dtype)
+
+
 def test_optax_defaults(optax):
     ours = fastopt.conventions["optax"]
     theirs = inspect.signature(optax.rmsprop).parameters
@@ -255,6 +263,15 @@ def keras_adam(p, grads, lr, beta_1=0.9, beta_2=0.999, epsilon=1e-7, weight_deca
     return p
 
 
+def keras_lion(p, grads, lr, beta_1=0.9, beta_2=0.99, weight_decay=0.0):
+    m = np.zeros_like(p)
+    for g in grads:
+        p = p - p * weight_decay * lr
+        p = p - lr * np.sign(m * beta_1 + g * (1.0 - beta_1))
+        m = m * beta_2 + g * (1.0 - beta_2)
+    return p
+
+
 def exact(seed, dtype):
     p, grads = data(seed, dtype)
     return p.astype(np.float64), grads.astype(np.float64)
@@ -293,6 +310,14 @@ def test_keras_adam(seed, dtype, name):
         ours["weight_decay"] = h["weight_decay"]
     theirs = keras_adam(*exact(seed, dtype), h["lr"], *h["betas"], h["eps"], ours.get("weight_decay", 0.0))
     check(run("keras", name, dtype, seed, **ours), theirs, dtype)
+
+
+@every_draw
+def test_keras_lion(seed, dtype):
+    h = draw(seed)
+    shared = {k: h[k] for k in ("lr", "betas", "weight_decay")}
+    theirs = keras_lion(*exact(seed, dtype), h["lr"], *h["betas"], h["weight_decay"])
+    check(run("keras", "Lion", dtype, seed, **shared), theirs, dtype)
 
 
 def test_keras_epsilon_is_not_the_papers():

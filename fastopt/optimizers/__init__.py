@@ -2,5 +2,6 @@
 
 from .adam import *
 from .gd import *
+from .lion import *
 from .momentum import *
 from .rmsprop import *
