@@ -59,6 +59,11 @@ def lion(h, f, p, g, m):
     return [p - f(h.lr) * update, f(beta2) * m + f(1 - beta2) * g]
 
 
+def adagrad(h, f, p, g, s):
+    s = s + g * g
+    return [p - f(h.lr) * g / (np.sqrt(s + f(h.eps_root)) + f(h.eps)), s]
+
+
 EXPRESSIONS = {
     "GD": gd,
     "Momentum": momentum,
@@ -66,6 +71,7 @@ EXPRESSIONS = {
     "Adam": adam,
     "AdamW": adam,
     "Lion": lion,
+    "Adagrad": adagrad,
 }
 
 

@@ -107,6 +107,11 @@ def lion(h, p, g, m):
     return [p - h.lr * update, beta2 * m + (1 - beta2) * g]
 
 
+def adagrad(h, p, g, s):
+    s = s + g**2
+    return [p - h.lr * g / (np.sqrt(s + h.eps_root) + h.eps), s]
+
+
 COMMON = {"weight_decay": 0.0, "decoupled": False, "maximize": False, "reproducible": None}
 #: What is done to gradients before any equation is none of its business: tests/test_gradients.py.
 COMMON |= (GRADIENTS := {"grad_scale": None, "clip_value": None, "clip_norm": None, "nonfinite": "propagate"})
@@ -123,6 +128,7 @@ ORACLES = {
     "Adam": (adam, ADAM),
     "AdamW": (adam, ADAM | {"weight_decay": 1e-2, "decoupled": True}),
     "Lion": (lion, COMMON | {"lr": 1e-4, "betas": (0.9, 0.99), "decoupled": True}),
+    "Adagrad": (adagrad, COMMON | {"lr": 1e-2, "eps": 1e-10, "eps_root": 0.0, "initial_accumulator_value": 0.0}),
 }
 
 

@@ -111,6 +111,16 @@ def test_torch_adam(torch, seed, dtype, fused, name):
     check(run("torch", name, dtype, seed, **shared), theirs, dtype)
 
 
+@every_draw
+def test_torch_adagrad(torch, seed, dtype):
+    h = draw(seed)
+    more = {"initial_accumulator_value": h["momentum"]}
+    shared = {k: h[k] for k in ("eps", "weight_decay", "maximize")} | more
+    theirs = run_torch(torch, torch.optim.Adagrad, dtype, seed, lr=h["lr"], lr_decay=0.1, **shared)
+    ours = run("torch", "Adagrad", dtype, seed, lr=lambda step: h["lr"] / (1 + (step - 1) * 0.1), **shared)
+    check(ours, theirs, dtype)
+
+
 def test_torch_defaults(torch):
     def defaults(cls):
         return {k: p.default for k, p in inspect.signature(cls).parameters.items()}
@@ -217,6 +227,14 @@ def test_optax_lion(optax, seed, dtype):
     check(run("optax", "Lion", dtype, seed, **shared), run_optax(optax, theirs, dtype, seed), dtype)
 
 
+@every_draw
+def test_optax_adagrad(optax, seed, dtype):
+    h = draw(seed)
+    theirs = optax.adagrad(h["lr"], initial_accumulator_value=h["momentum"], eps=h["eps"])
+    more = {"initial_accumulator_value": h["momentum"], "eps_root": h["eps"]}
+    check(run("optax", "Adagrad", dtype, seed, lr=h["lr"], **more), run_optax(optax, theirs, dtype, seed), dtype)
+
+
 def test_optax_defaults(optax):
     ours = fastopt.conventions["optax"]
     theirs = inspect.signature(optax.rmsprop).parameters
@@ -272,6 +290,14 @@ def keras_lion(p, grads, lr, beta_1=0.9, beta_2=0.99, weight_decay=0.0):
     return p
 
 
+def keras_adagrad(p, grads, lr, initial_accumulator_value=0.1, epsilon=1e-7):
+    accumulator = np.full_like(p, initial_accumulator_value)
+    for g in grads:
+        accumulator = accumulator + g**2
+        p = p - lr * g / np.sqrt(accumulator + epsilon)
+    return p
+
+
 def exact(seed, dtype):
     p, grads = data(seed, dtype)
     return p.astype(np.float64), grads.astype(np.float64)
@@ -318,6 +344,14 @@ def test_keras_lion(seed, dtype):
     shared = {k: h[k] for k in ("lr", "betas", "weight_decay")}
     theirs = keras_lion(*exact(seed, dtype), h["lr"], *h["betas"], h["weight_decay"])
     check(run("keras", "Lion", dtype, seed, **shared), theirs, dtype)
+
+
+@every_draw
+def test_keras_adagrad(seed, dtype):
+    h = draw(seed)
+    theirs = keras_adagrad(*exact(seed, dtype), h["lr"], h["momentum"], h["eps"])
+    more = {"initial_accumulator_value": h["momentum"], "eps_root": h["eps"]}
+    check(run("keras", "Adagrad", dtype, seed, lr=h["lr"], **more), theirs, dtype)
 
 
 def test_keras_epsilon_is_not_the_papers():

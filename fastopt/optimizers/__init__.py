@@ -1,5 +1,6 @@
 """The optimizers, one file each: the rule, its scalars, the class, its function."""
 
+from .adagrad import *
 from .adam import *
 from .gd import *
 from .lion import *
