@@ -64,6 +64,15 @@ def adagrad(h, f, p, g, s):
     return [p - f(h.lr) * g / (np.sqrt(s + f(h.eps_root)) + f(h.eps)), s]
 
 
+def nadam(h, f, p, g, m, v):
+    beta1, beta2 = h.betas
+    m = f(beta1) * m + f(1 - beta1) * g
+    v = f(beta2) * v + f(1 - beta2) * (g * g)
+    m_bar = f(beta1 / (1 - power(beta1, h.step + 1))) * m + f((1 - beta1) / (1 - power(beta1, h.step))) * g
+    root = np.sqrt(f(1 / (1 - power(beta2, h.step))) * v + f(h.eps_root))
+    return [p - f(h.lr) * m_bar / (root + f(h.eps)), m, v]
+
+
 EXPRESSIONS = {
     "GD": gd,
     "Momentum": momentum,
@@ -72,6 +81,7 @@ EXPRESSIONS = {
     "AdamW": adam,
     "Lion": lion,
     "Adagrad": adagrad,
+    "NAdam": nadam,
 }
 
 

@@ -112,6 +112,15 @@ def adagrad(h, p, g, s):
     return [p - h.lr * g / (np.sqrt(s + h.eps_root) + h.eps), s]
 
 
+def nadam(h, p, g, m, v):
+    beta1, beta2 = h.betas
+    m = beta1 * m + (1 - beta1) * g
+    v = beta2 * v + (1 - beta2) * g**2
+    m_bar = beta1 * m / (1 - beta1 ** (h.step + 1)) + (1 - beta1) * g / (1 - beta1**h.step)
+    v_hat = v / (1 - beta2**h.step)
+    return [p - h.lr * m_bar / (np.sqrt(v_hat + h.eps_root) + h.eps), m, v]
+
+
 COMMON = {"weight_decay": 0.0, "decoupled": False, "maximize": False, "reproducible": None}
 #: What is done to gradients before any equation is none of its business: tests/test_gradients.py.
 COMMON |= (GRADIENTS := {"grad_scale": None, "clip_value": None, "clip_norm": None, "nonfinite": "propagate"})
@@ -129,6 +138,7 @@ ORACLES = {
     "AdamW": (adam, ADAM | {"weight_decay": 1e-2, "decoupled": True}),
     "Lion": (lion, COMMON | {"lr": 1e-4, "betas": (0.9, 0.99), "decoupled": True}),
     "Adagrad": (adagrad, COMMON | {"lr": 1e-2, "eps": 1e-10, "eps_root": 0.0, "initial_accumulator_value": 0.0}),
+    "NAdam": (nadam, COMMON | {"lr": 2e-3, "betas": (0.9, 0.999), "eps": 1e-8, "eps_root": 0.0}),
 }
 
 

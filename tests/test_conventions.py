@@ -235,6 +235,19 @@ def test_optax_adagrad(optax, seed, dtype):
     check(run("optax", "Adagrad", dtype, seed, lr=h["lr"], **more), run_optax(optax, theirs, dtype, seed), dtype)
 
 
+@every_draw
+@pytest.mark.parametrize("decoupled", [False, True])
+def test_optax_nadam(optax, seed, dtype, decoupled):
+    h = draw(seed)
+    theirs = {"learning_rate": h["lr"], "b1": h["betas"][0], "b2": h["betas"][1], "eps": h["eps"], "eps_root": 1e-6}
+    ours = {k: h[k] for k in ("lr", "betas", "eps")} | {"eps_root": 1e-6}
+    if decoupled:
+        theirs["weight_decay"] = h["weight_decay"]
+        ours |= {"weight_decay": h["weight_decay"], "decoupled": True}
+    transformation = (optax.nadamw if decoupled else optax.nadam)(**theirs)
+    check(run("optax", "NAdam", dtype, seed, **ours), run_optax(optax, transformation, dtype, seed), dtype)
+
+
 def test_optax_defaults(optax):
     ours = fastopt.conventions["optax"]
     theirs = inspect.signature(optax.rmsprop).parameters

@@ -5,4 +5,5 @@ from .adam import *
 from .gd import *
 from .lion import *
 from .momentum import *
+from .nadam import *
 from .rmsprop import *
