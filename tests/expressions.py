@@ -73,6 +73,13 @@ def nadam(h, f, p, g, m, v):
     return [p - f(h.lr) * m_bar / (root + f(h.eps)), m, v]
 
 
+def adamax(h, f, p, g, m, u):
+    beta1, beta2 = h.betas
+    m = f(beta1) * m + f(1 - beta1) * g
+    u = np.maximum(f(beta2) * u, np.abs(g) + f(h.eps))
+    return [p - f(h.lr / (1 - power(beta1, h.step))) * m / u, m, u]
+
+
 EXPRESSIONS = {
     "GD": gd,
     "Momentum": momentum,
@@ -82,6 +89,7 @@ EXPRESSIONS = {
     "Lion": lion,
     "Adagrad": adagrad,
     "NAdam": nadam,
+    "Adamax": adamax,
 }
 
 

@@ -121,6 +121,13 @@ def nadam(h, p, g, m, v):
     return [p - h.lr * m_bar / (np.sqrt(v_hat + h.eps_root) + h.eps), m, v]
 
 
+def adamax(h, p, g, m, u):
+    beta1, beta2 = h.betas
+    m = beta1 * m + (1 - beta1) * g
+    u = np.maximum(beta2 * u, np.abs(g) + h.eps)
+    return [p - h.lr / (1 - beta1**h.step) * m / u, m, u]
+
+
 COMMON = {"weight_decay": 0.0, "decoupled": False, "maximize": False, "reproducible": None}
 #: What is done to gradients before any equation is none of its business: tests/test_gradients.py.
 COMMON |= (GRADIENTS := {"grad_scale": None, "clip_value": None, "clip_norm": None, "nonfinite": "propagate"})
@@ -139,6 +146,7 @@ ORACLES = {
     "Lion": (lion, COMMON | {"lr": 1e-4, "betas": (0.9, 0.99), "decoupled": True}),
     "Adagrad": (adagrad, COMMON | {"lr": 1e-2, "eps": 1e-10, "eps_root": 0.0, "initial_accumulator_value": 0.0}),
     "NAdam": (nadam, COMMON | {"lr": 2e-3, "betas": (0.9, 0.999), "eps": 1e-8, "eps_root": 0.0}),
+    "Adamax": (adamax, COMMON | {"lr": 2e-3, "betas": (0.9, 0.999), "eps": 1e-8}),
 }
 
 

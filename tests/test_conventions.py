@@ -121,6 +121,14 @@ def test_torch_adagrad(torch, seed, dtype):
     check(ours, theirs, dtype)
 
 
+@every_draw
+def test_torch_adamax(torch, seed, dtype):
+    h = draw(seed)
+    shared = {k: h[k] for k in ("lr", "betas", "eps", "weight_decay", "maximize")}
+    theirs = run_torch(torch, torch.optim.Adamax, dtype, seed, **shared)
+    check(run("torch", "Adamax", dtype, seed, **shared), theirs, dtype)
+
+
 def test_torch_defaults(torch):
     def defaults(cls):
         return {k: p.default for k, p in inspect.signature(cls).parameters.items()}
@@ -246,6 +254,13 @@ def test_optax_nadam(optax, seed, dtype, decoupled):
         ours |= {"weight_decay": h["weight_decay"], "decoupled": True}
     transformation = (optax.nadamw if decoupled else optax.nadam)(**theirs)
     check(run("optax", "NAdam", dtype, seed, **ours), run_optax(optax, transformation, dtype, seed), dtype)
+
+
+@every_draw
+def test_optax_adamax(optax, seed, dtype):
+    h = draw(seed)
+    theirs = run_optax(optax, optax.adamax(h["lr"], *h["betas"], eps=h["eps"]), dtype, seed)
+    check(run("optax", "Adamax", dtype, seed, lr=h["lr"], betas=h["betas"], eps=h["eps"]), theirs, dtype)
 
 
 def test_optax_defaults(optax):

@@ -2,6 +2,7 @@
 
 from .adagrad import *
 from .adam import *
+from .adamax import *
 from .gd import *
 from .lion import *
 from .momentum import *
