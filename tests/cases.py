@@ -67,6 +67,8 @@ CASES = [
         "Adamax",
         {"betas": (0.8, 0.99), "eps": 1e-6, "lr": 0.1, "weight_decay": 0.1, "decoupled": True, "maximize": True},
     ),
+    ("Adadelta", {}),
+    ("Adadelta", {"lr": 0.5, "rho": 0.9, "eps_root": 1e-4, "weight_decay": 0.1, "decoupled": True, "maximize": True}),
 ]
 DTYPES = [np.float32, np.float64]
 # Larger arrays repeat so many random elements; a prime, so that each comes by every place in a packed register.

@@ -80,6 +80,13 @@ def adamax(h, f, p, g, m, u):
     return [p - f(h.lr / (1 - power(beta1, h.step))) * m / u, m, u]
 
 
+def adadelta(h, f, p, g, s, u):
+    rho, gain, eps = f(h.rho), f(1 - h.rho), f(h.eps_root)
+    s = rho * s + gain * (g * g)
+    update = np.sqrt((u + eps) / (s + eps)) * g
+    return [p - f(h.lr) * update, s, rho * u + gain * (update * update)]
+
+
 EXPRESSIONS = {
     "GD": gd,
     "Momentum": momentum,
@@ -90,6 +97,7 @@ EXPRESSIONS = {
     "Adagrad": adagrad,
     "NAdam": nadam,
     "Adamax": adamax,
+    "Adadelta": adadelta,
 }
 
 

@@ -128,6 +128,12 @@ def adamax(h, p, g, m, u):
     return [p - h.lr / (1 - beta1**h.step) * m / u, m, u]
 
 
+def adadelta(h, p, g, s, u):
+    s = h.rho * s + (1 - h.rho) * g**2
+    update = np.sqrt(u + h.eps_root) / np.sqrt(s + h.eps_root) * g
+    return [p - h.lr * update, s, h.rho * u + (1 - h.rho) * update**2]
+
+
 COMMON = {"weight_decay": 0.0, "decoupled": False, "maximize": False, "reproducible": None}
 #: What is done to gradients before any equation is none of its business: tests/test_gradients.py.
 COMMON |= (GRADIENTS := {"grad_scale": None, "clip_value": None, "clip_norm": None, "nonfinite": "propagate"})
@@ -147,6 +153,7 @@ ORACLES = {
     "Adagrad": (adagrad, COMMON | {"lr": 1e-2, "eps": 1e-10, "eps_root": 0.0, "initial_accumulator_value": 0.0}),
     "NAdam": (nadam, COMMON | {"lr": 2e-3, "betas": (0.9, 0.999), "eps": 1e-8, "eps_root": 0.0}),
     "Adamax": (adamax, COMMON | {"lr": 2e-3, "betas": (0.9, 0.999), "eps": 1e-8}),
+    "Adadelta": (adadelta, COMMON | {"lr": 1.0, "rho": 0.95, "eps_root": 1e-6}),
 }
 
 

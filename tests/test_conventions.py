@@ -129,6 +129,14 @@ def test_torch_adamax(torch, seed, dtype):
     check(run("torch", "Adamax", dtype, seed, **shared), theirs, dtype)
 
 
+@every_draw
+def test_torch_adadelta(torch, seed, dtype):
+    h = draw(seed)
+    shared = {k: h[k] for k in ("lr", "weight_decay", "maximize")}
+    theirs = run_torch(torch, torch.optim.Adadelta, dtype, seed, **shared, rho=h["beta"], eps=h["eps"])
+    check(run("torch", "Adadelta", dtype, seed, **shared, rho=h["beta"], eps_root=h["eps"]), theirs, dtype)
+
+
 def test_torch_defaults(torch):
     def defaults(cls):
         return {k: p.default for k, p in inspect.signature(cls).parameters.items()}
@@ -263,6 +271,13 @@ def test_optax_adamax(optax, seed, dtype):
     check(run("optax", "Adamax", dtype, seed, lr=h["lr"], betas=h["betas"], eps=h["eps"]), theirs, dtype)
 
 
+@every_draw
+def test_optax_adadelta(optax, seed, dtype):
+    h = draw(seed)
+    theirs = run_optax(optax, optax.adadelta(h["lr"], rho=h["beta"], eps=h["eps"]), dtype, seed)
+    check(run("optax", "Adadelta", dtype, seed, lr=h["lr"], rho=h["beta"], eps_root=h["eps"]), theirs, dtype)
+
+
 def test_optax_defaults(optax):
     ours = fastopt.conventions["optax"]
     theirs = inspect.signature(optax.rmsprop).parameters
@@ -326,6 +341,16 @@ def keras_adagrad(p, grads, lr, initial_accumulator_value=0.1, epsilon=1e-7):
     return p
 
 
+def keras_adadelta(p, grads, lr, rho=0.95, epsilon=1e-7):
+    accumulated_grad, accumulated_delta = np.zeros_like(p), np.zeros_like(p)
+    for g in grads:
+        accumulated_grad = rho * accumulated_grad + (1 - rho) * g**2
+        delta = -np.sqrt(accumulated_delta + epsilon) * g / np.sqrt(accumulated_grad + epsilon)
+        accumulated_delta = rho * accumulated_delta + (1 - rho) * delta**2
+        p = p + lr * delta
+    return p
+
+
 def exact(seed, dtype):
     p, grads = data(seed, dtype)
     return p.astype(np.float64), grads.astype(np.float64)
@@ -380,6 +405,13 @@ def test_keras_adagrad(seed, dtype):
     theirs = keras_adagrad(*exact(seed, dtype), h["lr"], h["momentum"], h["eps"])
     more = {"initial_accumulator_value": h["momentum"], "eps_root": h["eps"]}
     check(run("keras", "Adagrad", dtype, seed, lr=h["lr"], **more), theirs, dtype)
+
+
+@every_draw
+def test_keras_adadelta(seed, dtype):
+    h = draw(seed)
+    theirs = keras_adadelta(*exact(seed, dtype), h["lr"], h["beta"], h["eps"])
+    check(run("keras", "Adadelta", dtype, seed, lr=h["lr"], rho=h["beta"], eps_root=h["eps"]), theirs, dtype)
 
 
 def test_keras_epsilon_is_not_the_papers():

@@ -116,13 +116,14 @@ def test_over_the_steps_states_follow_those_in_float32(case):
         g = random(size, F32, step, zeros=False) * scale
         opt.step(g)
         full.step(g)
+    feeds_back = case[0] == "Adadelta"  # u is an average of what it scales
     for name in opt._state_names:
         given, right = (o.decoded(name).astype(float) / scale for o in (opt, full))
         if name in opt.squares:
             given, right = given / scale, right / scale
-            assert abs(given.mean() / right.mean() - 1) < 0.03
+            assert abs(given.mean() / right.mean() - 1) < (0.04 if feeds_back else 0.03)
         off = np.sqrt(np.mean((given - right) ** 2) / np.mean(right**2))
-        assert off < 0.25, (name, off)
+        assert off < (0.35 if feeds_back else 0.25), (name, off)
 
 
 def test_squares_are_the_states_that_are_never_negative():

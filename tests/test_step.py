@@ -59,14 +59,14 @@ def test_steady_gradients_against_the_oracle(case, dtype):
 @every_case
 @every_dtype
 def test_the_first_step_from_zero_in_ulps(case, dtype):
-    """Nothing but products, quotients and roots, and no difference to amplify a rounding: 4 ulps each."""
+    """Nothing but products, quotients and roots, and no difference to amplify a rounding: 5 ulps each."""
     name, kwargs = case
     p, g = np.zeros(1023, dtype), random(1023, dtype, 2)
     opt = make(case, p)
     opt.step(g)
     exact = answer(name, np.zeros_like(p), g, [*first_states(opt, p).values()], 1, **kwargs)
     for new, right in zip([p, *opt.state.values()], exact, strict=True):
-        assert np.max(ulps(new, right.value)) <= 4
+        assert np.max(ulps(new, right.value)) <= 5
 
 
 @every_case
