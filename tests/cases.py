@@ -69,6 +69,12 @@ CASES = [
     ),
     ("Adadelta", {}),
     ("Adadelta", {"lr": 0.5, "rho": 0.9, "eps_root": 1e-4, "weight_decay": 0.1, "decoupled": True, "maximize": True}),
+    ("RAdam", {}),
+    (
+        "RAdam",
+        {"betas": (0.8, 0.9), "eps": 1e-6, "eps_root": 1e-7, "eps_hat": 1e-7}
+        | {"lr": 0.1, "weight_decay": 0.1, "decoupled": True, "maximize": True},
+    ),
 ]
 DTYPES = [np.float32, np.float64]
 # Larger arrays repeat so many random elements; a prime, so that each comes by every place in a packed register.

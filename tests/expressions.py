@@ -87,6 +87,21 @@ def adadelta(h, f, p, g, s, u):
     return [p - f(h.lr) * update, s, rho * u + gain * (update * update)]
 
 
+def radam(h, f, p, g, m, v):
+    beta1, beta2 = h.betas
+    decayed = power(beta2, h.step)
+    correction1, correction2 = 1 - power(beta1, h.step), 1 - decayed
+    m = f(beta1) * m + f(1 - beta1) * g
+    v = f(beta2) * v + f(1 - beta2) * (g * g)
+    longest = 2 / (1 - beta2) - 1
+    length = longest - 2 * h.step * decayed / correction2
+    if length <= 5:
+        return [p - f(h.lr / correction1) * m, m, v]
+    r = math.sqrt((length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length))
+    root = np.sqrt(f(1 / correction2) * v + f(h.eps_root)) + f(h.eps + h.eps_hat / math.sqrt(correction2))
+    return [p - f(h.lr / correction1) * m * (f(r) / root), m, v]
+
+
 EXPRESSIONS = {
     "GD": gd,
     "Momentum": momentum,
@@ -98,6 +113,7 @@ EXPRESSIONS = {
     "NAdam": nadam,
     "Adamax": adamax,
     "Adadelta": adadelta,
+    "RAdam": radam,
 }
 
 

@@ -134,6 +134,20 @@ def adadelta(h, p, g, s, u):
     return [p - h.lr * update, s, h.rho * u + (1 - h.rho) * update**2]
 
 
+def radam(h, p, g, m, v):
+    beta1, beta2 = h.betas
+    m = beta1 * m + (1 - beta1) * g
+    v = beta2 * v + (1 - beta2) * g**2
+    correction2 = 1 - beta2**h.step
+    m_hat, v_hat = m / (1 - beta1**h.step), v / correction2
+    longest = 2 / (1 - beta2) - 1
+    length = longest - 2 * h.step * beta2**h.step / correction2
+    if length.value <= 5:
+        return [p - h.lr * m_hat, m, v]
+    r = np.sqrt((length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length))
+    return [p - h.lr * r * m_hat / (np.sqrt(v_hat + h.eps_root) + (h.eps + h.eps_hat / np.sqrt(correction2))), m, v]
+
+
 COMMON = {"weight_decay": 0.0, "decoupled": False, "maximize": False, "reproducible": None}
 #: What is done to gradients before any equation is none of its business: tests/test_gradients.py.
 COMMON |= (GRADIENTS := {"grad_scale": None, "clip_value": None, "clip_norm": None, "nonfinite": "propagate"})
@@ -154,6 +168,7 @@ ORACLES = {
     "NAdam": (nadam, COMMON | {"lr": 2e-3, "betas": (0.9, 0.999), "eps": 1e-8, "eps_root": 0.0}),
     "Adamax": (adamax, COMMON | {"lr": 2e-3, "betas": (0.9, 0.999), "eps": 1e-8}),
     "Adadelta": (adadelta, COMMON | {"lr": 1.0, "rho": 0.95, "eps_root": 1e-6}),
+    "RAdam": (radam, COMMON | {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "eps_root": 0.0, "eps_hat": 0.0}),
 }
 
 

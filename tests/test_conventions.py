@@ -137,6 +137,19 @@ def test_torch_adadelta(torch, seed, dtype):
     check(run("torch", "Adadelta", dtype, seed, **shared, rho=h["beta"], eps_root=h["eps"]), theirs, dtype)
 
 
+@every_draw
+@pytest.mark.parametrize("decoupled", [False, True])
+def test_torch_radam(torch, seed, dtype, decoupled):
+    h = draw(seed)
+    shared = {k: h[k] for k in ("lr", "betas", "weight_decay", "maximize")}
+    theirs = {"eps": h["eps"], "decoupled_weight_decay": decoupled}
+    check(
+        run("torch", "RAdam", dtype, seed, **shared, eps_hat=h["eps"], decoupled=decoupled),
+        run_torch(torch, torch.optim.RAdam, dtype, seed, **shared, **theirs),
+        dtype,
+    )
+
+
 def test_torch_defaults(torch):
     def defaults(cls):
         return {k: p.default for k, p in inspect.signature(cls).parameters.items()}
@@ -276,6 +289,14 @@ def test_optax_adadelta(optax, seed, dtype):
     h = draw(seed)
     theirs = run_optax(optax, optax.adadelta(h["lr"], rho=h["beta"], eps=h["eps"]), dtype, seed)
     check(run("optax", "Adadelta", dtype, seed, lr=h["lr"], rho=h["beta"], eps_root=h["eps"]), theirs, dtype)
+
+
+@every_draw
+def test_optax_radam(optax, seed, dtype):
+    h = draw(seed)
+    theirs = run_optax(optax, optax.radam(h["lr"], *h["betas"], eps=h["eps"], eps_root=1e-6), dtype, seed)
+    ours = run("optax", "RAdam", dtype, seed, lr=h["lr"], betas=h["betas"], eps=h["eps"], eps_root=1e-6)
+    check(ours, theirs, dtype)
 
 
 def test_optax_defaults(optax):

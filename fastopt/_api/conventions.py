@@ -14,14 +14,14 @@ article   ``v = beta v + (1 - beta) g``   ``sqrt(s + eps)``                 ``sq
 ``lr`` is not among the arguments, so that yours can stand beside them. Where it is left out it is fastopt's, not the
 owner's:
 
-========  =======  ========  =======  =======  =======  =======  =======  =======  =======  ========
-default   GD       Momentum  RMSprop  Adam     AdamW    Lion     Adagrad  NAdam    Adamax   Adadelta
-========  =======  ========  =======  =======  =======  =======  =======  =======  =======  ========
-fastopt   1e-2     1e-2      1e-2     1e-3     1e-3     1e-4     1e-2     2e-3     2e-3     1.0
-torch     1e-3     1e-3      1e-2     1e-3     1e-3     none     1e-2     2e-3     2e-3     1.0
-optax     none     none      none     none     none     none     none     none     none     none
-keras     1e-2     1e-2      1e-3     1e-3     1e-3     1e-3     1e-3     1e-3     1e-3     1e-3
-========  =======  ========  =======  =======  =======  =======  =======  =======  =======  ========
+========  =======  ========  =======  =======  =======  =======  =======  =======  =======  ========  =======
+default   GD       Momentum  RMSprop  Adam     AdamW    Lion     Adagrad  NAdam    Adamax   Adadelta  RAdam
+========  =======  ========  =======  =======  =======  =======  =======  =======  =======  ========  =======
+fastopt   1e-2     1e-2      1e-2     1e-3     1e-3     1e-4     1e-2     2e-3     2e-3     1.0       1e-3
+torch     1e-3     1e-3      1e-2     1e-3     1e-3     none     1e-2     2e-3     2e-3     1.0       1e-3
+optax     none     none      none     none     none     none     none     none     none     none      none
+keras     1e-2     1e-2      1e-3     1e-3     1e-3     1e-3     1e-3     1e-3     1e-3     1e-3      none
+========  =======  ========  =======  =======  =======  =======  =======  =======  =======  ========  =======
 
 The article's four listings have 0.1 for all, and theirs alone is an argument: they are runs to be repeated.
 
@@ -59,6 +59,7 @@ conventions: Mapping[str, Mapping[str, Arguments]] = MappingProxyType(
                 "Adagrad": {"eps": 1e-10, "eps_root": 0.0, "initial_accumulator_value": 0.0},
                 "Adamax": {"betas": (0.9, 0.999), "eps": 1e-8},
                 "Adadelta": {"rho": 0.9, "eps_root": 1e-6},
+                "RAdam": {"betas": (0.9, 0.999), "eps": 0.0, "eps_root": 0.0, "eps_hat": 1e-8},
             }
         ),
         "optax": _frozen(
@@ -73,6 +74,7 @@ conventions: Mapping[str, Mapping[str, Arguments]] = MappingProxyType(
                 "NAdam": {"betas": (0.9, 0.999), "eps": 1e-8, "eps_root": 0.0},
                 "Adamax": {"betas": (0.9, 0.999), "eps": 1e-8},
                 "Adadelta": {"rho": 0.9, "eps_root": 1e-6},
+                "RAdam": _ADAM,
             }
         ),
         "keras": _frozen(

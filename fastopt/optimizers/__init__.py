@@ -8,4 +8,5 @@ from .gd import *
 from .lion import *
 from .momentum import *
 from .nadam import *
+from .radam import *
 from .rmsprop import *
