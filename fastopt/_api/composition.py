@@ -141,7 +141,7 @@ def compose(
 ) -> Rule:
     """Return ``rule(s, g, p, *states) -> (p, *states)``, as kernels take it, of active states and flat scalars.
 
-    The last scalar is 0 where a state is not active. Cached, because kernels are: one rule is one function object.
+    Cached, because kernels are: one rule is one function object.
     """
     kind = named_scalars((*scalars, *(name for name, _ in flags)))
     values = tuple(value for _, value in flags)
@@ -165,7 +165,8 @@ def compose(
         if decoupled:
             p = s[last] * p
         if partial:
-            return update(own, g, p, s[end], *states)
+            # 0 in the dtype of the arithmetic: the scalars of a rule are finite.
+            return update(own, g, p, s[first] - s[first], *states)
         return update(own, g, p, p, *states)
 
     return named_by_contents(composed)

@@ -28,13 +28,13 @@ _ROUNDED_TO_ZERO = {"f": 2.0**-150, "d": 0.0}
 @functools.cache
 def _composed(
     cls: type[Method], around: Around, flags: tuple[bool, ...], has: tuple[bool, ...]
-) -> tuple[Rule, tuple[str, ...], tuple[float, ...]]:
-    """Return the rule of a class for these constants, the states that it has then, and what its scalars end with."""
+) -> tuple[Rule, tuple[str, ...]]:
+    """Return the rule of a class for these constants, and the states that it has then."""
     there = dict(zip(cls._has, has, strict=True))
     active = tuple(there.get(f"has_{name}", True) for name in cls._declared)
     named = (*zip(cls._flags, flags, strict=True), *there.items())
     rule = compose(cls.rule, cls._scalars, named, active, around)
-    return rule, tuple(itertools.compress(cls._declared, active)), () if all(active) else (0.0,)
+    return rule, tuple(itertools.compress(cls._declared, active))
 
 
 class Method(Arguments):
@@ -68,7 +68,6 @@ class Method(Arguments):
     _kind: ClassVar[Any]
     # Those of instances, set in `_changed` by way of their dictionary; without ClassVar they would be arguments.
     _active: ClassVar[tuple[str, ...]]
-    _ends: ClassVar[tuple[float, ...]]
     _fixed: ClassVar[tuple[float, ...] | None]
     _kernel_key: ClassVar[tuple[Any, ...]]
     _numbers: ClassVar[tuple[Any, ...]]
@@ -76,7 +75,6 @@ class Method(Arguments):
     _quick: ClassVar[bool]
     _around: ClassVar[Around]
     _of_all: ClassVar[bool]
-    _more: ClassVar[bool]
     _rule: ClassVar[Rule]
     _specs: ClassVar[dict[tuple[str, ...], Spec]]
     timed: ClassVar[bool] = False
@@ -173,7 +171,7 @@ class Method(Arguments):
         has = [bool(getattr(self, when)) for when in self._whens]
         constants = (cls, around, now["reproducible"], *flags, *has)
         if constants != now.get("_constants"):  # most changes are of numbers alone
-            rule, active, ends = _composed(
+            rule, active = _composed(
                 cls,  # type: ignore[arg-type]  # a class has a hash
                 around,
                 tuple(flags),
@@ -181,12 +179,12 @@ class Method(Arguments):
             )
             now["_constants"], now["_rule"], now["_active"] = constants, rule, active
             now["_kernel_key"], now["_specs"] = (rule, now["reproducible"]), {}
-            now["_around"], now["_ends"], now["_more"] = around, ends, bool(around.scalars or ends)
+            now["_around"] = around
             now["_plain"] = without_names(cls.scalars, cls._kind)
         now["_of_all"] = now["clip_norm"] is not None or now["nonfinite"] != "propagate"
         now["_numbers"] = tuple([getattr(self, name) for name in self._arguments])
         now["_fixed"] = None  # the scalars of every step, where all steps have the same
-        now["_quick"] = cls.timed and type(now["lr"]) is float and not now["_more"]
+        now["_quick"] = cls.timed and type(now["lr"]) is float and not around.scalars
 
     def _learning_rate(self, step: int) -> float:
         """Return the learning rate of step number `step`."""
@@ -201,8 +199,8 @@ class Method(Arguments):
             return self._fixed
         lr = self._learning_rate(step)
         values: tuple[float, ...] = self._plain(step, lr, *self._numbers)
-        if self._more:
-            values = (*self._first(lr), *values, *self._ends)
+        if self._around.scalars:
+            values = (*self._first(lr), *values)
         if not (self.timed or callable(self.lr)):
             self.__dict__["_fixed"] = values
         return values
@@ -226,7 +224,7 @@ class Method(Arguments):
             raise TypeError(f"{type(self).__name__}.scalars returned {scalars} numbers, and {spec.scalars} before")
         if spec is None:
             scalars = len(self.values(1)) if scalars is None else scalars
-            own = scalars - self._around.scalars - len(self._ends)
+            own = scalars - self._around.scalars
             if own != len(self._scalars):
                 names = ", ".join(self._scalars)
                 raise TypeError(f"{type(self).__name__}.scalars returned {own} numbers, and its NamedTuple has {names}")
@@ -266,15 +264,15 @@ class Method(Arguments):
         The step is passed as a float, for which Numba takes the power as Python does.
         """
         scalars = part(self._plain, **EXACT)
-        numbers, decays, decoupled, ends = self._numbers, bool(self._around.decay), self.decoupled, self._ends
+        numbers, decays, decoupled = self._numbers, bool(self._around.decay), self.decoupled
         weight_decay, before = self.weight_decay, tuple(self._first(0.0))
         constants = before[:-1] if decays else before  # that of the decay depends on `lr`
 
         def values(step, lr):
             own = scalars(step, lr, *numbers)
             if decays:
-                return (*constants, decay_scalar(lr, weight_decay, decoupled), *own, *ends)
-            return (*constants, *own, *ends)
+                return (*constants, decay_scalar(lr, weight_decay, decoupled), *own)
+            return (*constants, *own)
 
         return named_part(values, **EXACT)
 
