@@ -75,6 +75,8 @@ CASES = [
         {"betas": (0.8, 0.9), "eps": 1e-6, "eps_root": 1e-7, "eps_hat": 1e-7}
         | {"lr": 0.1, "weight_decay": 0.1, "decoupled": True, "maximize": True},
     ),
+    ("Adam", {"betas": (0.8, 0.9), "amsgrad": True}),
+    ("AdamW", {"amsgrad": True}),
 ]
 DTYPES = [np.float32, np.float64]
 # Larger arrays repeat so many random elements; a prime, so that each comes by every place in a packed register.

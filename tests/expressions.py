@@ -44,13 +44,14 @@ def rmsprop(h, f, p, g, s, *more):
     return [p - f(h.lr) * update, *new]
 
 
-def adam(h, f, p, g, m, v):
+def adam(h, f, p, g, m, v, *more):
     beta1, beta2 = h.betas
     correction1, correction2 = 1 - power(beta1, h.step), 1 - power(beta2, h.step)
     m = f(beta1) * m + f(1 - beta1) * g
     v = f(beta2) * v + f(1 - beta2) * (g * g)
-    root = np.sqrt(f(1 / correction2) * v + f(h.eps_root))
-    return [p - f(h.lr / correction1) * m / (root + f(h.eps + h.eps_hat / math.sqrt(correction2))), m, v]
+    new = [m, v, np.maximum(more[0], v)] if h.amsgrad else [m, v]
+    root = np.sqrt(f(1 / correction2) * new[-1] + f(h.eps_root))
+    return [p - f(h.lr / correction1) * m / (root + f(h.eps + h.eps_hat / math.sqrt(correction2))), *new]
 
 
 def lion(h, f, p, g, m):

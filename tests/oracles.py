@@ -92,13 +92,15 @@ def rmsprop(h, p, g, s, *more):
     return [p - h.lr * update, *new]
 
 
-def adam(h, p, g, m, v):
+def adam(h, p, g, m, v, *more):
     beta1, beta2 = h.betas
     m = beta1 * m + (1 - beta1) * g
     v = beta2 * v + (1 - beta2) * g**2
-    correction1, correction2 = 1 - beta1**h.step, 1 - beta2**h.step
-    m_hat, v_hat = m / correction1, v / correction2
-    return [p - h.lr * m_hat / (np.sqrt(v_hat + h.eps_root) + (h.eps + h.eps_hat / np.sqrt(correction2))), m, v]
+    new, correction1, correction2 = [m, v], 1 - beta1**h.step, 1 - beta2**h.step
+    if h.amsgrad:
+        new.append(np.maximum(more[0], v))
+    m_hat, v_hat = m / correction1, new[-1] / correction2
+    return [p - h.lr * m_hat / (np.sqrt(v_hat + h.eps_root) + (h.eps + h.eps_hat / np.sqrt(correction2))), *new]
 
 
 def lion(h, p, g, m):
@@ -151,7 +153,7 @@ def radam(h, p, g, m, v):
 COMMON = {"weight_decay": 0.0, "decoupled": False, "maximize": False, "reproducible": None}
 #: What is done to gradients before any equation is none of its business: tests/test_gradients.py.
 COMMON |= (GRADIENTS := {"grad_scale": None, "clip_value": None, "clip_norm": None, "nonfinite": "propagate"})
-ADAM = COMMON | {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "eps_root": 0.0, "eps_hat": 0.0}
+ADAM = COMMON | {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "eps_root": 0.0, "eps_hat": 0.0, "amsgrad": False}
 
 #: By class name: the equations, and the defaults of all hyperparameters.
 ORACLES = {

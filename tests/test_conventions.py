@@ -103,10 +103,11 @@ def test_torch_rmsprop(torch, seed, dtype, momentum, centered):
 
 @every_draw
 @pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("amsgrad", [False, True])
 @pytest.mark.parametrize("name", ["Adam", "AdamW"])
-def test_torch_adam(torch, seed, dtype, fused, name):
+def test_torch_adam(torch, seed, dtype, fused, amsgrad, name):
     h = draw(seed)
-    shared = {k: h[k] for k in ("lr", "betas", "eps", "weight_decay", "maximize")}
+    shared = {k: h[k] for k in ("lr", "betas", "eps", "weight_decay", "maximize")} | {"amsgrad": amsgrad}
     theirs = run_torch(torch, getattr(torch.optim, name), dtype, seed, **shared, fused=fused)
     check(run("torch", name, dtype, seed, **shared), theirs, dtype)
 

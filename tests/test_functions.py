@@ -58,7 +58,7 @@ def test_states_by_position_and_by_name():
         (lambda a: fastopt.adam(a[0], a[1], a[2], a[3]), ["adam", "step"]),
         (lambda a: fastopt.adam(a[0], a[1], a[2], step=1), ["adam", "needs", "v"]),
         (lambda a: fastopt.adam(a[0], a[1], step=1), ["adam", "needs", "m"]),
-        (lambda a: fastopt.adam(*a, step=1), ["adam", "5 arrays"]),
+        (lambda a: fastopt.momentum(*a), ["momentum", "5 arrays"]),
         (lambda a: fastopt.gd(a[0], a[1], a[2]), ["gd", "3 arrays"]),
         (lambda a: fastopt.rmsprop(a[0], a[1], a[2], a[3]), ["rmsprop", "no use", "mu"]),
         (lambda a: fastopt.rmsprop(a[0], a[1], a[2], v=a[3]), ["rmsprop", "no use", "v"]),

@@ -199,7 +199,7 @@ def test_hyperparameters(name, hyper, value, error, words):
 
 
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
-@pytest.mark.parametrize("unknown", ["learning_rate", "amsgrad", "fused", "_lr"])
+@pytest.mark.parametrize("unknown", ["learning_rate", "foreach", "fused", "_lr"])
 def test_unknown_arguments_are_refused_by_name(name, unknown):
     p = ones(3)
     refuse(lambda: OPTIMIZERS[name](p, **{unknown: 1}), TypeError, [unknown, name, "lr"], p)

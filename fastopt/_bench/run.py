@@ -25,7 +25,7 @@ from .peers import BETAS, EPS, LR, PEERS, MissingPeerError, Peer
 OWN = ("fastopt", "fastopt bound")
 STEPS_CHECKED = 3
 #: Of an Adam step, for each float32 element.
-BYTES = measure.bytes_of(("float32",) * (2 + len(Adam.states)))
+BYTES = measure.bytes_of(("float32",) * (2 + len(Adam.with_hyperparameters().active_states())))
 _SAMPLE = 4096
 _ROUNDS = 1000
 # Of one baseline, in seconds: fast steps are measured warm. Called one by one between the others', all of them take two

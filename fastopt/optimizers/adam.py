@@ -45,6 +45,9 @@ class Adam(Optimizer):
     eps_hat : float, default 0.0
         Added to the root of the second moment before its bias is corrected, >= 0: the epsilon-hat of the
         paper's faster form, and what Keras and TensorFlow call epsilon.
+    amsgrad : bool, default False
+        Divide by the largest second moment so far, which lets no step grow again. Adds the state ``v_max``. Fixed once
+        the optimizer exists.
     weight_decay : float, default 0.0
         Decay factor, >= 0.
     decoupled : bool, default False
@@ -64,7 +67,8 @@ class Adam(Optimizer):
     ----------
     params : as given
     state : dict
-        ``state["m"]`` and ``state["v"]``, the first and the second moment, arranged as `params`.
+        ``state["m"]`` and ``state["v"]``, the first and the second moment, and ``state["v_max"]``, the largest second
+        moment so far, if `amsgrad`; each arranged as `params`.
     step_count : int
         The number of steps taken.
 
@@ -82,11 +86,15 @@ class Adam(Optimizer):
         \theta_t &= \theta_{t-1} - \eta \frac{\hat m_t}
             {\sqrt{\hat v_t + \epsilon_{root}} + \epsilon + \hat\epsilon / \sqrt{1 - \beta_2^t}}
 
-    Moves 28 bytes per float32 element: reads 16, writes 12.
+    With `amsgrad`, :math:`\hat v_t` is :math:`\max(v_1, \dots, v_t) / (1 - \beta_2^t)`: the bias is corrected after the
+    maximum, as PyTorch does. (Optax corrects it before; the paper does not.)
+
+    Moves 28 bytes per float32 element (reads 16, writes 12), and 8 more with `amsgrad`.
 
     References
     ----------
     D. P. Kingma, J. Ba, "Adam: a method for stochastic optimization", arXiv:1412.6980, algorithm 1.
+    S. J. Reddi, S. Kale, S. Kumar, "On the convergence of Adam and beyond", arXiv:1904.09237, algorithm 2 (`amsgrad`).
 
     Examples
     --------
@@ -103,9 +111,11 @@ class Adam(Optimizer):
     eps: float = epsilon(1e-8)
     eps_root: float = epsilon(0.0)
     eps_hat: float = epsilon(0.0)
+    amsgrad: bool = flag(False)
 
     m = state()  # first moment: average of g
     v = state(nonnegative=True)  # second moment: average of g²
+    v_max = state(nonnegative=True, when="amsgrad")  # the largest v so far
 
     @staticmethod
     def scalars(step: int, lr, betas, eps, eps_root, eps_hat) -> Scalars:
@@ -124,11 +134,14 @@ class Adam(Optimizer):
         )
 
     @staticmethod
-    def rule(s, g, p, m, v):
+    def rule(s, g, p, m, v, v_max):
         m = s.b1 * m + s.gain1 * g
         v = s.b2 * v + s.gain2 * (g * g)
-        v_hat = s.correction2 * v
-        return p - s.alpha * m / (np.sqrt(v_hat + s.eps_root) + s.eps), m, v
+        variance = v
+        if s.amsgrad:
+            variance = v_max = np.maximum(v_max, v)
+        v_hat = s.correction2 * variance
+        return p - s.alpha * m / (np.sqrt(v_hat + s.eps_root) + s.eps), m, v, v_max
 
 
 class AdamW(Adam):
@@ -136,7 +149,9 @@ class AdamW(Adam):
 
     Parameters
     ----------
-    params, lr, betas, eps, eps_root, eps_hat, maximize, reproducible, state_dtype, rounding, master, seed, capturable
+    params, lr, betas, eps, eps_root, eps_hat, amsgrad, maximize
+        As for :class:`Adam`.
+    reproducible, state_dtype, rounding, master, seed, capturable
         As for :class:`Adam`.
     grad_scale, clip_value, clip_norm, nonfinite
         What is done to gradients first: as for :class:`fastopt.Optimizer`.
@@ -159,7 +174,7 @@ class AdamW(Adam):
     -----
     .. math:: \theta_t = (1 - \eta \lambda) \theta_{t-1} - \eta \, u_t
 
-    where :math:`u_t` is Adam's update. Moves 28 bytes per float32 element, as Adam does.
+    where :math:`u_t` is Adam's update. Moves 28 bytes per float32 element, as Adam does, and 8 more with `amsgrad`.
 
     References
     ----------
