@@ -23,6 +23,11 @@ optax     none     none      none     none     none     none     none     none  
 keras     1e-2     1e-2      1e-3     1e-3     1e-3     1e-3     1e-3     1e-3     1e-3     1e-3      none
 ========  =======  ========  =======  =======  =======  =======  =======  =======  =======  ========  =======
 
+``none``: no default, or no such optimizer. Of the others, PyTorch's RAdam has epsilon before the bias correction
+(``eps_hat``), and Optax's and Keras's Adagrad have it under the root. What is another optimizer under the same name
+has no entry: NAdam of PyTorch and Keras, whose momentum grows with the step, and Adamax of Keras, with epsilon beside
+``u``.
+
 The article's four listings have 0.1 for all, and theirs alone is an argument: they are runs to be repeated.
 
 Keras (SGD and RMSprop with momentum) and Optax (RMSprop with momentum) keep the learning rate inside the
