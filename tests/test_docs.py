@@ -65,7 +65,7 @@ def test_the_rest(name):
     assert sections(getattr(fastopt, name)) & {"Parameters", "Returns", "Attributes"}
 
 
-@pytest.mark.parametrize("method", ["step", "bind", "state_dict", "load_state_dict"])
+@pytest.mark.parametrize("method", ["step", "bind", "state_dict", "load_state_dict", "save", "load"])
 def test_methods(method):
     assert sections(getattr(fastopt.Optimizer, method)) & {"Parameters", "Returns"}
 

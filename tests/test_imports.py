@@ -63,7 +63,7 @@ HOUSE = {
             "checkpoint",
             "functional",
         ),
-        *("limits", "optimizer", "scaler", "jitable", "info"),
+        *("safetensors", "files", "limits", "optimizer", "scaler", "jitable", "info"),
     ],
     "rules": [],
     "optimizers": sorted(name.removeprefix("optimizers.") for name in MODULES if name.startswith("optimizers.")),

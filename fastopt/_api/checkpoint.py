@@ -43,16 +43,19 @@ def revive(optimizer: Optimizer, state: dict[str, Any]) -> None:
 
 def save(optimizer: Optimizer) -> dict[str, Any]:
     """Return what :meth:`fastopt.Optimizer.state_dict` promises."""
-    saved: dict[str, Any] = {
+    return {**settings(optimizer), **{key: gpu.copy(a) for key, a in arrays(optimizer)}}
+
+
+def settings(optimizer: Optimizer) -> dict[str, Any]:
+    """Return the part of a checkpoint that is no arrays."""
+    plain = (item for item in optimizer.describe() if item[1] is not None and not callable(item[1]))
+    return {
         "optimizer": type(optimizer).__name__,
         "step": optimizer.step_count,
         "seed": optimizer._seed,
-        **_settings(optimizer),
+        **_fixed(optimizer),
+        **dict(plain),
     }
-    plain = (item for item in optimizer.describe() if item[1] is not None and not callable(item[1]))
-    saved.update(plain)
-    saved.update({key: gpu.copy(a) for key, a in _states(optimizer)})
-    return saved
 
 
 def _entry(key: Hashable) -> str:
@@ -61,18 +64,20 @@ def _entry(key: Hashable) -> str:
     return f"{text}/" if text.rstrip("/").endswith(".npy") else text
 
 
-def _settings(optimizer: Optimizer) -> dict[str, str]:
+def _fixed(optimizer: Optimizer) -> dict[str, str]:
     """Return what a resumed run depends on and a checkpoint cannot change: how parameters are rounded."""
     master = {} if optimizer._master is None else {"master": optimizer._master}
     return {"rounding": optimizer._rounding, **master}
 
 
-def _states(optimizer: Optimizer) -> list[tuple[str, Array]]:
+def arrays(optimizer: Optimizer, *, params: bool = False) -> list[tuple[str, Array]]:
+    """Return the states with the names of their entries, before them the parameters if asked for; bfloat16 as bits."""
     structure = optimizer._structure
     single = structure.kind == "array"
+    rows = {"params": [raw(a) for a in optimizer._arrays]} if params else {}
     return [
         (name if single else f"{name}/{_entry(structure.keys[t])}", a)
-        for name, row in optimizer._states.items()
+        for name, row in (rows | optimizer._states).items()
         for t, a in enumerate(row)
         if a is not None
     ]
@@ -100,45 +105,46 @@ def decode(optimizer: Optimizer, name: str) -> list[Array]:
     return found
 
 
-def restore(optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
-    """Do what :meth:`fastopt.Optimizer.load_state_dict` promises."""
+def restore(optimizer: Optimizer, saved: Mapping[str, Any], *, params: bool = False) -> None:
+    """Do what :meth:`fastopt.Optimizer.load_state_dict` promises; with `params`, parameters are part of it too."""
     own = type(optimizer).__name__
     if not isinstance(saved, Mapping):
         raise TypeError(f"the checkpoint must be a mapping, got {type(saved).__name__}")
     of = str(saved.get("optimizer"))
     if of != own:
         raise ValueError(f"the checkpoint must be of {own}, got one of {of}")
-    states = dict(_states(optimizer))
+    own_arrays = dict(arrays(optimizer, params=params))
     hyper = {n: np.asarray(saved[n]).tolist() for n in optimizer._fields if n in saved}
-    for name, own_setting in _settings(optimizer).items():
+    for name, own_setting in _fixed(optimizer).items():
         if name in saved and str(saved[name]) != own_setting:
             raise ValueError(
                 f"the checkpoint must be of {name}={own_setting!r}, as the optimizer is; got {str(saved[name])!r}"
             )
     optional = {name for name, value in optimizer.hyperparameters.items() if value is None}
     optional |= {"lr", "seed", *OF_GRADIENTS}
-    required = ({"step", *states, *optimizer._fields, *_settings(optimizer)} - optional) | {"optimizer"}
+    required = ({"step", *own_arrays, *optimizer._fields, *_fixed(optimizer)} - optional) | {"optimizer"}
     missing = sorted(required - set(saved))
     extra = sorted(set(saved) - required - optional)
     if missing or extra:
         raise ValueError(f"the checkpoint lacks the entries {missing} and has the extra ones {extra}")
     step = check_integer("step", np.asarray(saved["step"]).tolist(), 0, MOST_STEPS)
-    for key, state in states.items():
-        check_layout(f"the state {key!r}", state, written=True)
-    loaded = {key: raw(np.asarray(saved[key])) for key in states}
+    names = {key: "the parameter" if key.partition("/")[0] == "params" else "the state" for key in own_arrays}
+    for key, own_array in own_arrays.items():
+        check_layout(f"{names[key]} {key!r}", own_array, written=True)
+    loaded = {key: raw(np.asarray(saved[key])) for key in own_arrays}
     for key, array in loaded.items():
-        state = states[key]
-        if array.dtype != state.dtype:
-            raise TypeError(f"{key} must have the dtype of the state, {state.dtype}; got {array.dtype}")
-        if array.shape != state.shape:
-            check_like(key, array, "the state", state)
+        own_array = own_arrays[key]
+        if array.dtype != own_array.dtype:
+            raise TypeError(f"{key} must have the dtype of {names[key]}, {own_array.dtype}; got {array.dtype}")
+        if array.shape != own_array.shape:
+            check_like(key, array, names[key], own_array)
     seed = check_integer("seed", np.asarray(saved["seed"]).tolist(), 0) if "seed" in saved else optimizer._seed
     if callable(optimizer.lr):
         hyper.pop("lr", None)
     absent = {name: optimizer.hyperparameters[name] for name in optional - {"lr", "seed", "reproducible"}}
     optimizer._set_hyperparameters(absent | hyper)
     for key, array in loaded.items():
-        gpu.fill(states[key], array)
+        gpu.fill(own_arrays[key], array)
     optimizer._seed = seed
     for group in optimizer._groups:
         group.seed = seed

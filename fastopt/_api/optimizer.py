@@ -18,13 +18,14 @@ from .._engine.plan import Group
 from .._storage import formats
 from . import checkpoint
 from .arguments import SETTINGS
+from .files import InFiles
 from .hyperparameters import Schedule, Value
 from .limits import Limited
 
 _DEFAULT: Any = object()
 
 
-class Optimizer(Limited):
+class Optimizer(Limited, InFiles):
     """What every optimizer has; make one of its subclasses, such as :class:`fastopt.Adam`.
 
     Parameters
@@ -137,8 +138,7 @@ class Optimizer(Limited):
 
     def _make_plan(self) -> None:
         arrays = (self._structure, self._arrays, self._states)
-        made = make_groups(*arrays, self._codecs, self._state_names, self._seed, self, self._capturable)
-        self._groups = tuple(made)
+        self._groups = tuple(make_groups(*arrays, self._codecs, self._state_names, self._seed, self, self._capturable))
         self._plan = Plan(self._groups, Gather(self._params, *arrays, self._groups))
 
     @property
@@ -258,7 +258,7 @@ class Optimizer(Limited):
         """Return a checkpoint: one flat dict of numbers and of copies of the state arrays.
 
         ``numpy.savez(file, **opt.state_dict())`` writes it, ``opt.load_state_dict(numpy.load(file))`` reads it, without
-        pickle. The parameters are not part of it, nor is an `lr` that is a function.
+        pickle; see also :meth:`save`. The parameters are not part of it, nor is an `lr` that is a function.
 
         Returns
         -------

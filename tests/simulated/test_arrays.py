@@ -393,6 +393,21 @@ def test_checkpoints_go_from_device_to_device_and_to_the_cpu(tmp_path):
     np.testing.assert_array_equal(p, q)
 
 
+@pytest.mark.parametrize("order", "CF")
+def test_files_go_from_device_to_device_and_to_the_cpu(order, tmp_path):
+    p = np.asfortranarray(np.arange(6.0, dtype=np.float32).reshape(2, 3)).copy(order=order)
+    opt = fastopt.Adam([Device(p)], lr=0.1, state_dtype={"m": "bfloat16"})
+    opt.step([Device(p + 1)])
+    opt.save(tmp_path / "a", params=True)
+    q, r = np.zeros_like(p), np.zeros((2, 3), np.float32)
+    for given, array in ((Device(q), q), (r, r)):
+        other = fastopt.Adam([given], state_dtype={"m": "bfloat16"})
+        other.load(tmp_path / "a")
+        np.testing.assert_array_equal(array, p)
+        for name, saved in opt.state_dict().items():
+            np.testing.assert_array_equal(other.state_dict()[name], saved)
+
+
 def test_no_copies_by_pickle():
     opt = fastopt.Adam(Device(pair()[0]))
     with pytest.raises(TypeError, match="state_dict"):

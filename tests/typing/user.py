@@ -84,6 +84,8 @@ def steps() -> None:
     np.savez(file, **opt.state_dict())
     opt.load_state_dict(np.load(file))
     opt.load_state_dict(opt.state_dict())
+    opt.save(file, params=True, progress=lambda written, total: None)
+    opt.load(str(file))
     scalar = np.array(1.0)
     fastopt.GD(scalar).step(2 * scalar)
     assert_type(fastopt.info(), dict[str, Any])
