@@ -270,17 +270,23 @@ def test_every_byte_matters(tmp_path):
     opt.save(path, params=True)
     whole = path.read_bytes()
     opt.step([np.ones(3, np.float32)])
+    before = everything(opt)
+
+    def refused(content):
+        path.unlink()  # some file systems flush what is written over an old content
+        path.write_bytes(content)
+        with pytest.raises(ValueError) as caught:
+            opt.load(path)
+        assert str(path) in str(caught.value)
+
     for place in range(len(whole)):
-        for mask in (1, 0x20, ord(" ") ^ ord("\n"), 0x80, 0xFF):
+        for mask in (1, ord(" ") ^ ord("\n"), 0xFF):  # JSON with another space is the same JSON
             changed = bytearray(whole)
             changed[place] ^= mask
-            path.write_bytes(changed)
-            refuses(opt, path, ValueError)
-    for size in range(len(whole)):
-        path.write_bytes(whole[:size])
-        refuses(opt, path, ValueError)
-    path.write_bytes(whole + b"\0")
-    refuses(opt, path, ValueError, f"{len(whole)} bytes", str(len(whole) + 1))
+            refused(changed)
+        refused(whole[:place])
+    refused(whole + b"\0")
+    assert everything(opt) == before
     path.write_bytes(whole)
     opt.load(path)
     assert opt.step_count == 1

@@ -56,7 +56,7 @@ class InFiles:
         with the exact float64; ``digest`` is the BLAKE2b (256 bits) of the file with 64 zeros in its place.
 
         Arrays in memory are written from where they are; only those in Fortran order and those on a GPU are copied, one
-        at a time.
+        at a time. The digest takes about a second per GB, here and in :meth:`load`, whatever the disk does.
 
         Examples
         --------
