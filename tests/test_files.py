@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import fastopt
+from fastopt._api import safetensors
 from fastopt._bench import storages
 
 from .cases import FEW_STORAGES, assert_same_bits, every_one_of, random
@@ -156,10 +157,10 @@ def test_what_is_in_it(tmp_path):
 
 def test_others_can_read_it(tmp_path):
     pytest.importorskip("ml_dtypes")
-    safetensors = pytest.importorskip("safetensors")
+    library = pytest.importorskip("safetensors")
     opt = stepped(params=[random(2000, np.float32), random((7, 3), np.float32).view(np.uint16)], state_dtype="bfloat16")
     opt.save(tmp_path / "a", params=True)
-    with safetensors.safe_open(tmp_path / "a", "np") as file:
+    with library.safe_open(tmp_path / "a", "np") as file:
         assert file.metadata()["optimizer"] == "Adam"
         read = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no mapping
     expected = everything(opt)
@@ -173,14 +174,38 @@ def test_others_can_read_it(tmp_path):
 
 def test_pytorch_maps_it(tmp_path):
     torch = pytest.importorskip("torch")
-    safetensors = pytest.importorskip("safetensors")
+    library = pytest.importorskip("safetensors")
     opt = stepped(params=[random(2000, np.float32)], state_dtype="bfloat16")
     opt.save(tmp_path / "a")
-    with safetensors.safe_open(tmp_path / "a", "pt") as file:
+    with library.safe_open(tmp_path / "a", "pt") as file:
         m = file.get_tensor("m/0")
     assert m.dtype == torch.bfloat16
     assert m.data_ptr() % 2 == 0
     np.testing.assert_array_equal(m.float().numpy(), opt.decoded("m")[0])
+
+
+def test_every_array_is_aligned(tmp_path):
+    opt = stepped(params=[random(n, dtype) for n, dtype in ((3, "f2"), (1, "f8"), (3, "f2"), (5, "f4"))])
+    opt.save(tmp_path / "a", params=True)
+    header, data = parts(tmp_path / "a")
+    before = (tmp_path / "a").stat().st_size - len(data)
+    sizes = {"F64": 8, "F32": 4, "F16": 2}
+    del header["__metadata__"]
+    assert [(before + a["data_offsets"][0]) % sizes[a["dtype"]] for a in header.values()] == [0] * 12
+
+
+def test_a_header_that_nobody_would_read(tmp_path, monkeypatch):
+    opt = stepped()
+    opt.save(tmp_path / "a")
+    size = (tmp_path / "a").stat().st_size - len(parts(tmp_path / "a")[1])
+    monkeypatch.setattr(safetensors, "_LONGEST_HEADER", size - 1)
+    with pytest.raises(ValueError, match=f"at most {size - 1} bytes, got {size} for 4 arrays"):
+        opt.save(tmp_path / "b")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    refuses(opt, tmp_path / "a", ValueError, str(size))
+    monkeypatch.setattr(safetensors, "_LONGEST_HEADER", size)
+    opt.save(tmp_path / "a")
+    opt.load(tmp_path / "a")
 
 
 def test_bfloat16_without_ml_dtypes(run_script, tmp_path):
@@ -290,6 +315,16 @@ def test_every_byte_matters(tmp_path):
     path.write_bytes(whole)
     opt.load(path)
     assert opt.step_count == 1
+
+
+def test_an_incomplete_file_says_so(tmp_path):
+    opt = stepped()
+    opt.save(tmp_path / "a")
+    content = (tmp_path / "a").read_bytes()
+    (tmp_path / "a").write_bytes(content[:-1])
+    refuses(opt, tmp_path / "a", ValueError, f"must have {len(content)} bytes", f"got {len(content) - 1}")
+    (tmp_path / "a").write_bytes(content[:100])
+    refuses(opt, tmp_path / "a", ValueError, "not a whole one", "got 100 bytes")
 
 
 def test_another_version_is_refused(tmp_path):

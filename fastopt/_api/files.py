@@ -45,6 +45,8 @@ class InFiles:
         ------
         TypeError
             If an argument is of another type.
+        ValueError
+            If there are too many arrays for a header of 100 MB: about a million.
         OSError
             If the file cannot be written; an old one stays.
 

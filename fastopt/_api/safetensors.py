@@ -33,7 +33,7 @@ _METADATA = "__metadata__"
 _FORMAT, _VERSION = "fastopt", "1"
 #: What stands in the place of the digest while it is taken.
 BLANK = b"0" * 64
-#: The longest header that the safetensors library reads, in bytes.
+#: The longest header that is read here and by the safetensors library, in bytes.
 _LONGEST_HEADER = 100_000_000
 #: Bytes that are hashed and then written: few enough to be in cache for that.
 _BLOCK = 2**20
@@ -45,7 +45,13 @@ def new_digest() -> Any:
 
 
 def header(settings: Mapping[str, Any], arrays: Sequence[tuple[str, Array | View]]) -> bytes:
-    """Return all that comes before the arrays; the digest is the first :data:`BLANK` in it."""
+    """Return all that comes before the arrays; the digest is the first :data:`BLANK` in it.
+
+    Raises
+    ------
+    ValueError
+        If it is longer than readers take.
+    """
     others = dict(settings)
     entries: dict[str, Any] = {
         _METADATA: {
@@ -64,6 +70,11 @@ def header(settings: Mapping[str, Any], arrays: Sequence[tuple[str, Array | View
         entries[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [begin, end]}
     text = json.dumps(entries, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
+    if len(text) + 8 > _LONGEST_HEADER:
+        raise ValueError(
+            f"the header of a safetensors file must have at most {_LONGEST_HEADER} bytes, got {len(text) + 8} "
+            f"for {len(arrays)} arrays"
+        )
     return len(text).to_bytes(8, "little") + text
 
 
