@@ -41,6 +41,8 @@ class Lion(Optimizer):
         ``weight_decay * p`` to the gradient.
     maximize : bool, default False
         Ascend instead.
+    grad_scale, clip_value, clip_norm, nonfinite
+        What is done to gradients first: as for :class:`fastopt.Optimizer`.
     reproducible : bool, optional
         Round every operation by itself, for the same bits on every processor; by default where all arrays are
         float32 or float64.
