@@ -80,6 +80,7 @@ def test_an_edited_rule_is_compiled_anew(run_script, copied, size):
     assert run() == ["-2.0", "1", "0"]
 
 
+@pytest.mark.ci
 def test_an_edited_helper_that_a_rule_reaches_through_a_module_is_noticed(run_script, tmp_path):
     (tmp_path / "helpers.py").write_text("import numba\n@numba.njit\ndef f(g, factor=2.0): return factor * g\n")
     (tmp_path / "own.py").write_text("""
@@ -117,6 +118,7 @@ class Own(fastopt.Optimizer):
     assert run() == "-2.0"
 
 
+@pytest.mark.ci
 def test_an_edit_of_what_kernels_are_made_of_is_noticed(run_script, copied):
     """One edit after the other, as each is compiled for the one before."""
     script = STEP.format(size=10, call="fastopt.GD(p, lr=1.0).step(np.ones_like(p))")
@@ -173,6 +175,7 @@ sign = as_function(Sign)
     assert out == "[ 2.5  0.  -2.5] {'last': array([-2.,  0.,  3.])} True True"
 
 
+@pytest.mark.ci
 def test_kernels_of_two_processes_do_not_take_each_others_place(run_script, tmp_path):
     """Compiled as the first of their process, both had one symbol; a third process ran one for the other."""
     one = """
@@ -207,6 +210,7 @@ SEVERAL = """
 """
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("first", [False, True])
 def test_serial_and_parallel_kernels_of_two_processes(run_script, tmp_path, first):
     """Each compiled in a process of its own, in both orders; a third one finds both."""
@@ -224,6 +228,7 @@ def test_serial_and_parallel_kernels_of_two_processes(run_script, tmp_path, firs
     assert out == ["-1.0 -1.0", "-1.0 -1.0", "[1, 1]"]
 
 
+@pytest.mark.ci
 @pytest.mark.internals
 def test_narrow_states_do_not_depend_on_what_was_loaded_first(run_script, tmp_path):
     """The loops for blocks with and without infinities had one name; the second kernel loaded ran the first one's."""
@@ -323,6 +328,7 @@ DAMAGED = {
 }
 
 
+@pytest.mark.ci
 @pytest.mark.internals
 def test_a_damaged_file_is_compiled_anew(run_script, tmp_path):
     """And replaced: each kind of damage in turn, to what was left before, which is read and compiled."""
@@ -379,6 +385,7 @@ def test_a_folder_that_cannot_be_written_to_is_read(run_script, copied):
     assert run_script(refuse + script, **nowhere).split() == ["-1.0", "1", "0"]
 
 
+@pytest.mark.ci
 def test_when_a_file_was_written_says_nothing(run_script, copied):
     """Tools that pack and unpack images cut times to seconds, or set them all to one."""
     script = STEP.format(size=10, call="fastopt.GD(p, lr=1.0).step(np.ones_like(p))")
@@ -388,6 +395,7 @@ def test_when_a_file_was_written_says_nothing(run_script, copied):
     assert run_script(script, PYTHONPATH=copied.parent).split() == ["-1.0", "1", "0"]
 
 
+@pytest.mark.ci
 def test_from_a_zip_file(run_script, copied, tmp_path):
     archive = shutil.make_archive(str(tmp_path / "archive"), "zip", copied.parent, "fastopt")
     shutil.rmtree(copied)

@@ -51,6 +51,7 @@ TOGETHER = [
 ]
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(("files", "least"), TOGETHER, ids=str)
 def test_everything_in_the_simulator(files, least):
     first, *others = files.split()
@@ -60,6 +61,7 @@ def test_everything_in_the_simulator(files, least):
     assert passed + len(reasons) >= least
 
 
+@pytest.mark.ci
 def test_the_tests_for_a_gpu_run_in_the_simulator():
     """So that a mistake in them does not wait for a GPU; what is skipped says that it needs one."""
     passed, reasons = simulate("test_gpu.py")
@@ -68,6 +70,7 @@ def test_the_tests_for_a_gpu_run_in_the_simulator():
     assert [reason for reason in reasons if not reason.startswith(allowed)] == []
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("summary", ["ERROR SUMMARY: 0 errors", "ERROR SUMMARY: 2 errors"])
 def test_the_command_line_of_the_sanitizer(summary, tmp_path, monkeypatch):
     """A stand-in takes its options, runs tests and tells of errors: the summary counts, not the status alone.

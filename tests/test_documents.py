@@ -129,6 +129,7 @@ COMMANDS = {
     "pre-commit install": NotRun("it changes the clone", hooks_are_of_the_tools),
     "pytest": NotRun(RUNS_TESTS, finds_tests),
     "pytest -q": NotRun(RUNS_TESTS, finds_tests),
+    'pytest -m "not slow"': NotRun(RUNS_TESTS, finds_tests),
     "pytest -n 0 -m slow": NotRun(RUNS_TESTS, finds_tests),
     "pytest -m internals tests": NotRun(RUNS_TESTS, finds_tests),
     "pytest tests/ptx": NotRun(RUNS_TESTS, finds_tests),

@@ -48,6 +48,7 @@ def test_only_what_is_of_float16_is_converted():
     assert "half" in text
 
 
+@pytest.mark.ci
 @without
 def test_a_process_without_the_instructions_steps_to_the_same_bits(run_script, environment):
     """p - 1 * g is exact in float32, so that the only rounding is that to float16."""

@@ -13,12 +13,12 @@ from fastopt._bench.storages import STORAGES
 from fastopt._engine import streams
 
 from .cases import (
+    DTYPES,
     FEW_STORAGES,
     assert_same_bits,
     assert_same_bits_but_for_nan,
     call,
     every_case,
-    every_dtype,
     every_one_of,
     first_states,
     make,
@@ -53,6 +53,8 @@ every_rule = pytest.mark.parametrize(
         for storage in (FEW[k::3] if SIMULATED else FEW)
     ],
 )
+# Both dtypes of every optimizer, the simulator has in tests/simulated/test_matrix.py.
+every_dtype = pytest.mark.parametrize("dtype", DTYPES[:1] if SIMULATED else DTYPES)
 # Blocks of 1024, chunks of 4096, remainders of both, nothing, one.
 LARGE = [] if SIMULATED or "FASTOPT_FEW_ELEMENTS" in os.environ else [2**20 + 3, 70_001]
 SIZES = [7, 0, 70] if SIMULATED else [*LARGE, 1, 0, 1023, 1025, 4097]

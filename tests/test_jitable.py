@@ -212,6 +212,7 @@ PAIRS = {
 }
 
 
+@pytest.mark.ci
 @pytest.mark.internals
 @pytest.mark.parametrize("pair", PAIRS)
 def test_two_cached_functions_keep_their_own_updates(run_script, tmp_path, pair):
@@ -265,6 +266,7 @@ update = fastopt.jitable(Own, beta=0.5)
 """
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("file", "old", "new", "expected"),
     [

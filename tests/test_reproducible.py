@@ -113,6 +113,7 @@ print(digests({cases}))
     return done.stdout.strip()
 
 
+@pytest.mark.ci
 @reads_x86
 @pytest.mark.parametrize("processor", PROCESSORS)
 def test_the_same_bits_on_every_processor(processor):

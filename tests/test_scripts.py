@@ -44,6 +44,7 @@ def simulated(tmp_path_factory):
     return done.stdout, json.loads((folder / "gpu.json").read_text())
 
 
+@pytest.mark.ci
 def test_gpu_in_the_simulator(simulated):
     out, result = simulated
     checks = {row["storage"]: row["different"] for row in result["checks"]}
@@ -60,6 +61,7 @@ def test_gpu_in_the_simulator(simulated):
     assert {row["peer"] for row in result["host"]} >= {"fastopt", "fastopt graph", "fastopt, arrays of numba-cuda"}
 
 
+@pytest.mark.ci
 def test_the_readme_shows_the_figures_of_a_gpu(simulated, tmp_path, monkeypatch):
     tables, (_, result) = load_script("tables"), simulated
     with_tables = functools.partial(tables.with_tables, "README.md", DOCUMENTS["README.md"])
@@ -90,6 +92,7 @@ def test_documents_do_not_deny_figures_of_a_gpu():
     assert bool(denied) != measured, denied
 
 
+@pytest.mark.ci
 def test_the_benchmarks_show_recorded_figures(simulated, tmp_path, monkeypatch):
     module, file = suite()["cuda"], tmp_path / "gpu.json"
     file.write_text(json.dumps(simulated[1]))
