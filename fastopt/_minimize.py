@@ -185,6 +185,8 @@ def minimize(
             opt.step()
             if step_tol > 0:
                 moved = float(np.max(np.abs(x - best.x), initial=0.0))
+                if moved == 0 and (callable(opt.lr) or opt.skipped):
+                    moved = np.inf  # a learning rate of 0, as a warm-up begins with, or a step that was skipped
     best.nfev = best.njev = len(losses)  # one more than for the point, where the last was not finite
     best.history = {"fun": np.array(losses), "grad_norm": np.array(norms)}
     return best

@@ -4,13 +4,14 @@ import json
 import os
 import pathlib
 import random as chance
+import stat
 import tracemalloc
 
 import numpy as np
 import pytest
 
 import fastopt
-from fastopt._api import safetensors
+from fastopt._api import files, safetensors
 from fastopt._bench import storages
 
 from .cases import FEW_STORAGES, assert_same_bits, every_one_of, random
@@ -507,3 +508,46 @@ def test_killed_at_any_moment(kills, run_script):
     saves, cut = map(int, out.split())
     assert saves > 0
     assert cut > kills // 4  # within a save, not between two
+
+
+def test_what_is_no_regular_file_is_not_replaced(tmp_path):
+    opt, pipe = fastopt.GD(np.zeros(3)), tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(OSError, match="is no regular file"):
+        opt.save(pipe)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert list(tmp_path.iterdir()) == [pipe]
+
+
+def test_who_may_read_a_file_stays(tmp_path):
+    opt, file = fastopt.GD(np.zeros(3)), tmp_path / "gd.safetensors"
+    opt.save(file)
+    file.chmod(0o600)
+    opt.save(file)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_a_new_file_that_another_save_removes_is_made_again(tmp_path, monkeypatch):
+    """It does so between the first moment of the file and its lock."""
+    opt, file = fastopt.GD(np.zeros(3)), tmp_path / "gd.safetensors"
+    lock, removed = files._lock, []
+
+    def removing(opened):
+        if len(removed) < 2:
+            removed.append(opened.name)
+            pathlib.Path(opened.name).unlink()
+        return lock(opened)
+
+    monkeypatch.setattr(files, "_lock", removing)
+    opt.save(file)
+    assert len(removed) == 2
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_flag_of_a_later_version_has_its_default(tmp_path):
+    opt = fastopt.Adam(np.zeros(3), lr=0.5)
+    saved = opt.state_dict()
+    del saved["amsgrad"]
+    other = fastopt.Adam(np.zeros(3))
+    other.load_state_dict(saved)
+    assert (other.amsgrad, other.lr) == (False, 0.5)

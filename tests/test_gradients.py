@@ -191,11 +191,67 @@ class TestNonfinite:
 def test_a_norm_beyond_float64_counts_as_infinite():
     grads = [np.ones(3), np.full(3, 1e200)]
     opt = fastopt.GD([np.zeros(3), np.zeros(3)], nonfinite="raise")
-    with pytest.raises(FloatingPointError, match=r"grads\[1\]"):
+    with pytest.raises(FloatingPointError, match=r"^the norm of grads is beyond float64"):
         opt.step(grads)
     opt.nonfinite = "skip"
     opt.step(grads)
     assert (opt.skipped, opt.grad_norm) == (1, math.inf)
+
+
+def test_a_norm_that_overflows_though_no_gradient_is_large():
+    opt = fastopt.GD([np.zeros(1) for _ in range(3)], nonfinite="raise")
+    with pytest.raises(FloatingPointError, match=r"^the norm of grads is beyond float64"):
+        opt.step([np.ones(1), np.full(1, 1.2e154), np.full(1, 1.2e154)])
+
+
+def test_what_becomes_infinite_when_it_is_unscaled():
+    params = [np.zeros(3, F32), np.zeros(3)]
+    opt = fastopt.GD(params, nonfinite="skip", grad_scale=1e-10)
+    opt.step([np.ones(3, F32), np.full(3, 1e40)])  # which float64 holds
+    assert (opt.skipped, opt.step_count) == (0, 1)
+    opt.step([np.full(3, 1e30, F32), np.ones(3)])
+    assert (opt.skipped, opt.step_count) == (1, 1)
+    opt.nonfinite = "raise"
+    with pytest.raises(FloatingPointError, match=r"^grads\[0\] has .* when it is divided by grad_scale"):
+        opt.step([np.full(3, 1e30, F32), np.ones(3)])
+    assert np.isfinite(params[0]).all()
+
+
+def test_an_infinite_limit_clips_nothing():
+    one, two = (fastopt.GD(arrays(), lr=1.0, clip_norm=limit) for limit in (math.inf, None))
+    grads = arrays(first=9)
+    grads[0][1] = np.nan
+    for opt in (one, two):
+        opt.step(grads)
+    assert math.isnan(one.grad_norm)
+    np.testing.assert_array_equal(np.concatenate(one.params), np.concatenate(two.params))
+
+
+@pytest.mark.parametrize("name", ["grad_scale", "clip_value", "clip_norm", "nonfinite"])
+def test_the_names_are_taken(name):
+    from fastopt.rules import nonnegative
+
+    with pytest.raises(TypeError, match=f"Own has a hyperparameter '{name}', which all optimizers have"):
+        type("Own", (fastopt.GD,), {name: nonnegative(0.0)})
+
+
+def test_an_interrupt_leaves_no_kernel_of_another_dtype(monkeypatch):
+    from fastopt._engine import reduce
+
+    p = np.zeros(5, F32)
+    opt = fastopt.GD(p, clip_norm=1e9)
+    opt.step(np.ones(5, F32))
+
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reduce.threads, "Kernels", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            opt._plan.reduction._parts[0].run(opt._groups[0].found, "float16")
+    g = np.full(5, 2.0, np.float16)
+    opt.step(g)
+    assert opt.grad_norm == math.sqrt(20)
 
 
 def test_against_pytorch():
@@ -234,7 +290,9 @@ def test_checkpoints_hold_what_is_not_the_default():
         ({"grad_scale": 0.0}, ValueError, r"grad_scale must be a finite number in \(0, inf\), got 0.0"),
         ({"grad_scale": math.inf}, ValueError, "grad_scale must be a finite number"),
         ({"clip_value": -1}, ValueError, r"clip_value must be a finite number in \(0, inf\), got -1"),
-        ({"clip_value": 1e-60}, ValueError, "clip_value must be 0 or at least .* where arithmetic is in float32"),
+        ({"clip_value": 1e-60}, ValueError, r"clip_value must be in \[1.2e-38, .* where arithmetic is in float32"),
+        ({"grad_scale": 1e46}, ValueError, r"grad_scale must be in \[2.9e-39, 8.5e\+37\] .* float32, got 1e\+46"),
+        ({"grad_scale": 1e-45}, ValueError, r"grad_scale must be in \[2.9e-39, 8.5e\+37\] .* float32, got 1e-45"),
         ({"clip_norm": 0}, ValueError, "clip_norm must be a finite number"),
         ({"clip_norm": math.nan}, ValueError, "clip_norm must be a finite number"),
         ({"clip_norm": "1"}, TypeError, "clip_norm must be a number, got str '1'"),

@@ -195,3 +195,13 @@ def test_the_point_cannot_be_written_by_the_function():
 
     with pytest.raises(ValueError, match="read-only"):
         fastopt.minimize(fun, [0.0], grad=gradient)
+
+
+def test_a_learning_rate_of_zero_is_no_sign_of_convergence():
+    """A warm-up begins with it."""
+    optimizer = functools.partial(fastopt.GD, lr=fastopt.schedules.warmup(0.1, steps=10))
+    found = fastopt.minimize(
+        lambda x: ((x - 3) ** 2).sum(), np.zeros(2), grad=lambda x: 2 * (x - 3), optimizer=optimizer, step_tol=1e-9
+    )
+    assert found.success
+    np.testing.assert_allclose(found.x, 3, atol=1e-6)

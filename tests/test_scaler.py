@@ -42,10 +42,10 @@ def test_a_step_divides_by_the_scale_that_the_loss_had():
 
 def test_it_grows_no_further_than_float32():
     opt = optimizer()
-    scaler = fastopt.LossScaler(2.0**126, growth_interval=1)
+    scaler = fastopt.LossScaler(2.0**125, growth_interval=1)
     for _ in range(3):
         scaler.step(opt, np.zeros(3, np.float32))
-    assert scaler.scale == 2.0**127
+    assert scaler.scale == 2.0**126
 
 
 def test_a_scale_that_does_not_help_is_an_error():
@@ -84,10 +84,17 @@ def test_checkpoints():
         assert other.state_dict() == {"scale": 4.0, "taken": 3}
 
 
+def test_what_is_no_optimizer_and_no_checkpoint():
+    with pytest.raises(TypeError, match="optimizer must be an optimizer of fastopt, got int 3"):
+        fastopt.LossScaler().step(3, np.zeros(3))
+    with pytest.raises(TypeError, match="the checkpoint must be a mapping, got NoneType"):
+        fastopt.LossScaler().load_state_dict(None)
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"scale": 0}, "scale must be a finite number in (0, 1.70141e+38], got 0"),
+        ({"scale": 0}, "scale must be a finite number in (0, 8.50706e+37], got 0"),
         ({"scale": np.inf}, "scale must be a finite number"),
         ({"growth_factor": 1.0}, "growth_factor must be a finite number in (1, inf), got 1.0"),
         ({"backoff_factor": 1.0}, "backoff_factor must be a finite number in (0, 1), got 1.0"),

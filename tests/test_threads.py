@@ -298,7 +298,7 @@ def test_a_thread_in_the_workqueue_makes_a_step_serial(monkeypatch):
     monkeypatch.setattr(threads.numba, "threading_layer", lambda: "workqueue")
     monkeypatch.setattr(threads.Kernels, "in_parallel", lambda *arguments: used.append("parallel"), raising=False)
     monkeypatch.setattr(threads, "budget", lambda: 2)
-    monkeypatch.setattr(threads.numba, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(threads._layer, "_get_num_threads", lambda: 2, raising=False)
     p, g = np.zeros(2**16), np.ones(2**16)
     opt = fastopt.GD(p, lr=1.0)
     threads._workqueue["taken by"] = "another step"

@@ -83,7 +83,7 @@ class Arguments(Declared):
     decoupled: bool = flag(False)
     maximize: bool = flag(False)
     grad_scale: float | None = optional_scale(None)
-    clip_value: float | None = optional_scale(None, guards=True)
+    clip_value: float | None = optional_scale(None)
     clip_norm: float | None = optional_bound(None)
     nonfinite: Policy = policy("propagate")
     reproducible: bool | None = optional_flag(None)

@@ -121,7 +121,7 @@ def restore(optimizer: Optimizer, saved: Mapping[str, Any], *, params: bool = Fa
                 f"the checkpoint must be of {name}={own_setting!r}, as the optimizer is; got {str(saved[name])!r}"
             )
     optional = {name for name, value in optimizer.hyperparameters.items() if value is None}
-    optional |= {"lr", "seed", *OF_GRADIENTS}
+    optional |= {"lr", "seed", *OF_GRADIENTS, *optimizer._flags}  # flags that came with a later version
     required = ({"step", *own_arrays, *optimizer._fields, *_fixed(optimizer)} - optional) | {"optimizer"}
     missing = sorted(required - set(saved))
     extra = sorted(set(saved) - required - optional)

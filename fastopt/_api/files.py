@@ -8,6 +8,7 @@ import mmap
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -179,11 +180,14 @@ def _replacing(target: Path) -> Iterator[IO[bytes]]:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
     if not target.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, "there is no folder for", str(target))
+    if target.exists() and not target.is_file():  # a device or a pipe, in whose place a file would stand
+        raise OSError(errno.EINVAL, "is no regular file", str(target))
     _remove_leftovers(target)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
+    temporary, file = _begin(target)
     try:
-        with temporary.open("xb") as file:
-            _lock(file)
+        with file:
+            if target.exists():
+                shutil.copymode(target, temporary)
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -200,6 +204,21 @@ def _replacing(target: Path) -> Iterator[IO[bytes]]:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def _begin(target: Path) -> tuple[Path, IO[bytes]]:
+    """Return a new file beside `target`, and its name; locked, unless that cannot be.
+
+    Another save may take it for a leftover between its first moment and the lock: then there is another one.
+    """
+    for tries_left in reversed(range(5)):
+        temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
+        file = temporary.open("xb")
+        if (_lock(file) or not tries_left) and temporary.exists():
+            return temporary, file
+        file.close()
+        temporary.unlink(missing_ok=True)
+    raise OSError(errno.EAGAIN, "other saves remove what is written", str(target))
 
 
 def _lock(file: IO[bytes]) -> bool:

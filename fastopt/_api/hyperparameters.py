@@ -85,6 +85,15 @@ def in_range(name: str, value: Any, low: float, high: float, *, low_in: bool = T
     return number
 
 
+def check_normal(name: str, value: float, number: float, dtype: np.dtype[Any]) -> None:
+    """Raise ValueError unless `number`, which is worked out from the hyperparameter, is a normal number of a dtype."""
+    info = np.finfo(dtype)
+    low, high = float(info.smallest_normal), float(info.max)
+    if not low <= number <= high:
+        low, high = (low, high) if number == value else (1.0 / high, 1.0 / low)
+        raise ValueError(f"{name} must be in [{low:.2g}, {high:.2g}] where arithmetic is in {dtype}, got {value!r}")
+
+
 def _decay(name: str, value: Any) -> float:
     return in_range(name, value, 0, 1, high_in=False)
 
@@ -195,9 +204,9 @@ def optional_fraction(default: float | None) -> float | None:
     return _declare(default, _optional_fraction)
 
 
-def optional_scale(default: float | None, *, guards: bool = False) -> float | None:
+def optional_scale(default: float | None) -> float | None:
     """A finite number > 0, or None."""
-    return _declare(default, _optional_scale, guards=guards)
+    return _declare(default, _optional_scale)
 
 
 def optional_bound(default: float | None) -> float | None:

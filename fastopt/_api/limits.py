@@ -5,7 +5,15 @@ from __future__ import annotations
 import math
 from typing import Any, ClassVar
 
+import numpy as np
+
+from .._arrays.checks import format_of
+from .._engine.reduce import Reduced
+from .._storage.formats import compute_dtype
 from .method import Method
+
+#: The largest number of the narrowest arithmetic.
+_LEAST_MAX = float(np.finfo(np.float32).max)
 
 
 class Limited(Method):
@@ -25,10 +33,10 @@ class Limited(Method):
 
     @property
     def grad_norm(self) -> float | None:
-        """The norm of all gradients of the last step together, unscaled and before clipping.
+        """The norm of all gradients together, unscaled and before clipping, of the last step that took it.
 
-        It is known where `clip_norm` is given or `nonfinite` is not "propagate"; None before the first such step.
-        ``clip_norm=math.inf`` measures it and clips nothing.
+        Those steps do where `clip_norm` is given or `nonfinite` is not "propagate", unless they raise; before, it is
+        None. ``clip_norm=math.inf`` measures it and clips nothing.
         """
         return self._grad_norm
 
@@ -50,14 +58,23 @@ class Limited(Method):
         scale = 1.0 / (self.grad_scale or 1.0)
         norm: float = found.norm * scale
         limit = self.clip_norm
-        if self.nonfinite != "propagate" and not math.isfinite(found.norm):
+        if self.nonfinite != "propagate" and (what := self._overflow(found, scale)):
             if self.nonfinite == "raise":
-                raise FloatingPointError(
-                    f"{self._structure.label('grads', found.worst())} has a NaN or an infinity, or a norm beyond "
-                    "float64, where nonfinite='raise'; nothing has been written"
-                )
+                raise FloatingPointError(f"{what}, where nonfinite='raise'; nothing has been written")
             self.__dict__.update(_grad_norm=norm, _skipped=self._skipped + 1)
             return None
-        if limit is not None and not norm <= limit:  # NaN among them: it is a NaN for all then, as in PyTorch
+        # Of a norm that is NaN, NaN for all, as in PyTorch.
+        if limit is not None and limit != math.inf and not norm <= limit:
             self._plan.use_values((scale * (limit / norm), *values[1:]))
         return norm
+
+    def _overflow(self: Any, found: Reduced, scale: float) -> str:
+        """Return which gradient is not finite, before or after it is divided by `grad_scale`; "" if none is."""
+        if math.isfinite(found.norm) and found.most * scale <= _LEAST_MAX:
+            return ""
+        most = [float(np.finfo(compute_dtype(str(format_of(a.dtype)))).max) for a in self._arrays]
+        wrong = ~(found.largest * scale <= np.array(most))
+        if wrong.any():
+            name = self._structure.label("grads", int(np.argmax(wrong)))
+            return f"{name} has a NaN or an infinity" + ("" if scale == 1 else " when it is divided by grad_scale")
+        return "" if math.isfinite(found.norm) else "the norm of grads is beyond float64"

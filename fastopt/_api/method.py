@@ -238,21 +238,19 @@ class Method(Arguments):
         return set(codecs) <= {"float32", "float64"} if self.reproducible is None else self.reproducible
 
     def check_dtypes(self, *dtypes: np.dtype[Any]) -> None:
-        """Raise unless what keeps divisors from zero does so in arithmetic of these dtypes.
-
-        Raises
-        ------
-        ValueError
-            If a number above 0 would be rounded to 0.
-        """
+        """Raise ValueError unless what keeps divisors from zero, and scales gradients, does so in these dtypes."""
         for dtype in dtypes:
             for name in self._guards:
                 value = self.__dict__[name]
-                if value is not None and 0 < value <= _ROUNDED_TO_ZERO[dtype.char]:
+                if 0 < value <= _ROUNDED_TO_ZERO[dtype.char]:
                     least = np.finfo(dtype).smallest_subnormal
                     raise ValueError(
                         f"{name} must be 0 or at least {least:.2g} where arithmetic is in {dtype}, got {value!r}"
                     )
+            if self.grad_scale is not None:
+                _hyper.check_normal("grad_scale", self.grad_scale, 1.0 / self.grad_scale, dtype)
+            if self.clip_value is not None:
+                _hyper.check_normal("clip_value", self.clip_value, self.clip_value, dtype)
 
     def plain_spec(self, dtype: np.dtype[Any]) -> Spec:
         """Return the same for arrays that are all of `dtype`, float32 or float64."""

@@ -57,7 +57,7 @@ class Optimizer(Limited, InFiles):
     nonfinite : {"propagate", "skip", "raise"}, default "propagate"
         What becomes of a step where a gradient has a NaN or an infinity: it is taken; or left out, and counted in
         :attr:`skipped`; or it raises FloatingPointError. But for "propagate" nothing is written then, not even
-        `step_count`. It takes the same pass as `clip_norm`.
+        `step_count`. A norm beyond float64 counts as infinite. It takes the same pass as `clip_norm`.
     capturable : bool, default False
         For GPUs: keep the step number and `lr` there, so that a CUDA graph can hold steps.
     **hyperparameters
@@ -269,7 +269,7 @@ class Optimizer(Limited, InFiles):
         return checkpoint.save(self)
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint: states, step number and hyperparameters.
+        """Go on from a checkpoint: states, step number and hyperparameters, those about gradients among them.
 
         A run continued so gives the bits of one that was never interrupted. An `lr` that is a function stays.
 

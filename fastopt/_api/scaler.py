@@ -13,8 +13,8 @@ from .._arrays.structure import Grads
 from .hyperparameters import in_range
 from .optimizer import Optimizer
 
-#: The largest power of two of float32, in which losses are multiplied.
-_LARGEST = 2.0**127
+#: The largest power of two whose reciprocal is a normal float32.
+_LARGEST = 2.0**126
 
 
 class LossScaler:
@@ -37,9 +37,9 @@ class LossScaler:
     Attributes
     ----------
     scale : float
-        What to multiply the next loss by. It grows to 2\ :sup:`127` at most, the largest power of two of float32.
+        What to multiply the next loss by. It grows to 2\ :sup:`126` at most, whose reciprocal is normal in float32.
     growth_factor, backoff_factor, growth_interval
-        As they were given; fixed.
+        As they were given.
 
     Raises
     ------
@@ -48,8 +48,9 @@ class LossScaler:
 
     Notes
     -----
-    With the defaults these are the scales of PyTorch's ``GradScaler``. With factors that are powers of two, scaling
-    changes no bits of a gradient that neither overflows nor becomes subnormal.
+    With the defaults these are the scales of PyTorch's ``GradScaler``. A scaler is for one optimizer: each step may
+    change the scale, and another optimizer would divide by one that its loss was not multiplied by. With factors that
+    are powers of two, scaling changes no bits of a gradient that neither overflows nor becomes subnormal.
 
     References
     ----------
@@ -109,6 +110,8 @@ class LossScaler:
         TypeError, ValueError, RuntimeError
             As :meth:`fastopt.Optimizer.step`; the scale stays then.
         """
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"optimizer must be an optimizer of fastopt, got {type(optimizer).__name__} {optimizer!r}")
         if optimizer.nonfinite != "skip":
             raise ValueError(f"optimizer must have nonfinite='skip', got {optimizer.nonfinite!r}")
         optimizer.grad_scale = self.scale
@@ -151,6 +154,8 @@ class LossScaler:
         TypeError, ValueError
             If an entry is missing or not acceptable; nothing has been changed then.
         """
+        if not isinstance(saved, Mapping):
+            raise TypeError(f"the checkpoint must be a mapping, got {type(saved).__name__}")
         missing = sorted({"scale", "taken"} - set(saved))
         if missing:
             raise ValueError(f"the checkpoint lacks the entries {missing}")

@@ -50,10 +50,6 @@ class Reduced(NamedTuple):
         """The square root of the sum of all squares; infinite where that is beyond float64."""
         return math.sqrt(self.total)
 
-    def worst(self) -> int:
-        """Return which tensor is the first of those with an element, or a sum of squares, that is not finite."""
-        return int(np.argmin(np.isfinite(self.largest) & np.isfinite(self.squares)))
-
 
 def _passes(sizes: Sequence[int]) -> tuple[Array, Array]:
     """Return the chunks of tensors of these sizes, and those of their results: for each tensor those of its chunks."""
@@ -75,9 +71,9 @@ class _Host:
     def run(self, addresses: Array, codec: str) -> None:
         """Reduce the tensors at `addresses`."""
         if codec != self._codec:
-            self._codec = codec
             self._kernels = threads.Kernels(functools.partial(compiler.sums, codec), self._elements)
             self._folds = threads.Kernels(functools.partial(compiler.sums, RESULTS), len(self._chunks))
+            self._codec = codec  # last: an interrupt before must not leave the kernel of another
         self._kernels.prepare()
         self._folds.prepare()
         table = addresses.astype(np.uint64).reshape(1, -1)

@@ -121,7 +121,8 @@ def budget() -> int:
     if _orphan or numba.config.NUMBA_NUM_THREADS == 1:
         return 1
     _launch()
-    allowed: int = numba.get_num_threads()
+    # Numba's own enters a lock first, which an interrupt at the wrong instruction would leave taken for good.
+    allowed: int = _layer._get_num_threads()
     return min(allowed, affinity())
 
 
@@ -200,7 +201,7 @@ def _launch_in_parallel(launches: Sequence[Launch], threads: int, others: Sequen
         for kernels, arguments in launches:
             kernel = kernels.in_parallel if kernels.threads > 1 and alone else kernels.serial
             calls.append((kernel, *arguments))
-        allowed = numba.get_num_threads()
+        allowed = _layer._get_num_threads()
         if threads != allowed:
             set_threads = _layer._set_num_threads
             calls = [(set_threads, threads), *calls, (set_threads, allowed)]
