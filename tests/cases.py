@@ -96,6 +96,16 @@ def slow_operations(name):
 
 every_case = pytest.mark.parametrize("case", CASES, ids=name_of)
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)
+#: The same where each case compiles for a second or so: after the first two of a class, they are CI's.
+every_case_by_ci = pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(
+            case, id=name_of(case), marks=[pytest.mark.ci] if [n for n, _ in CASES[:k]].count(case[0]) > 1 else []
+        )
+        for k, case in enumerate(CASES)
+    ],
+)
 
 
 def make(case, params, **more):

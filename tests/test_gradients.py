@@ -27,8 +27,10 @@ def copies(opt):
     return [a.copy() for a in everything(opt)]
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
-@pytest.mark.parametrize("hyper", [{}, {"weight_decay": 0.1, "maximize": True}], ids=["plain", "decay"])
+DECAY = {"weight_decay": 0.1, "maximize": True}
+
+
+@pytest.mark.parametrize(("name", "hyper"), [*((name, {}) for name in OPTIMIZERS), ("GD", DECAY), ("AdamW", DECAY)])
 def test_the_bits_of_a_pass_of_its_own(name, hyper):
     """Scaled, then clipped by value, then all that a step does else."""
     one = OPTIMIZERS[name](arrays(), grad_scale=3.0, clip_value=0.25, **hyper)

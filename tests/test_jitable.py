@@ -10,10 +10,10 @@ from numba.core.errors import TypingError
 
 import fastopt
 
-from .cases import DTYPES, assert_same_bits, every_case, every_dtype, first_states, make, random, without_lr
+from .cases import DTYPES, assert_same_bits, every_case_by_ci, every_dtype, first_states, make, random, without_lr
 
 
-@every_case
+@every_case_by_ci
 def test_the_same_bits_as_the_class(case):
     name, kwargs, lr = without_lr(case)
     update = fastopt.jitable(getattr(fastopt, name), **kwargs)

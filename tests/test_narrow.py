@@ -8,7 +8,7 @@ import fastopt
 from fastopt._bench.catalog import OPTIMIZERS
 from fastopt._storage import formats
 
-from .cases import CASES, assert_same_bits, call, every_case, name_of, random
+from .cases import CASES, assert_same_bits, call, every_case_by_ci, name_of, random
 from .oracles import answer
 
 BF16, F16, F32 = ml_dtypes.bfloat16, np.float16, np.float32
@@ -72,7 +72,7 @@ class TestParametersOf16Bits:
         np.testing.assert_array_equal(bits(p)[~nan], bits(wanted)[~nan])
         assert np.isnan(p[nan]).all()
 
-    @every_case
+    @every_case_by_ci
     @pytest.mark.parametrize(("kwargs", "units"), MODES, ids=str)
     @pytest.mark.parametrize("size", [0, 1, 7, 1025])
     def test_against_the_oracle(self, case, kwargs, units, size):
@@ -92,7 +92,7 @@ class TestParametersOf16Bits:
             shown = np.abs(p.astype(np.longdouble) - right[0].value)
             assert (shown <= unit * max(units, 0.5) * (1 + 1e-2) + right[0].error).all()
 
-    @every_case
+    @every_case_by_ci
     def test_split16_is_training_in_float32_to_the_bit(self, case):
         p = random(2000, F32, 1).astype(BF16)
         full = p.astype(F32)
