@@ -10,7 +10,7 @@ import pytest
 from fastopt._bench.catalog import OPTIMIZERS
 from fastopt._kernels import compiler
 
-from .cases import CASES, name_of, slow_operations
+from .cases import every_case_by_ci, slow_operations
 
 features = llvm.get_host_cpu_features()
 pytestmark = pytest.mark.skipif(
@@ -49,7 +49,7 @@ def count(lines, instruction, registers=""):
     return sum(bool(re.fullmatch(instruction, op)) and registers in operands for op, operands in lines)
 
 
-@pytest.mark.parametrize("case", CASES, ids=name_of)
+@every_case_by_ci
 @pytest.mark.parametrize(("dtype", "packed", "scalar"), [("float32", "ps", "ss"), ("float64", "pd", "sd")])
 def test_the_loop_is_packed(case, dtype, packed, scalar, monkeypatch):
     lines = assembly(case, dtype, False, monkeypatch)
@@ -63,7 +63,7 @@ def test_the_loop_is_packed(case, dtype, packed, scalar, monkeypatch):
         assert count(lines, f"v{op}{scalar}") <= times
 
 
-@pytest.mark.parametrize("case", CASES, ids=name_of)
+@every_case_by_ci
 @pytest.mark.parametrize("parallel", [False, True])
 def test_float32_stays_float32(case, parallel, monkeypatch):
     lines = assembly(case, "float32", parallel, monkeypatch)
