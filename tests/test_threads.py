@@ -335,3 +335,21 @@ def test_info():
 )
 def test_simd_bits(features, machine, bits):
     assert _info._simd_bits(features, machine) == bits
+
+
+def test_a_large_step_enters_no_lock_of_numbas(monkeypatch):
+    """An interrupt between taking it and the body of its `with` would leave it taken."""
+    p, g = np.zeros(2**17), np.ones(2**17)
+    opt = fastopt.GD(p, lr=1.0, clip_norm=1e9)
+    opt.step(g)
+
+    class Lock:
+        def __enter__(self):
+            raise KeyboardInterrupt
+
+        def __exit__(self, *error):
+            pass
+
+    monkeypatch.setattr(threads._layer, "_backend_init_process_lock", Lock())
+    opt.step(g)
+    assert (p == -2).all()
