@@ -85,12 +85,12 @@ def in_range(name: str, value: Any, low: float, high: float, *, low_in: bool = T
     return number
 
 
-def check_normal(name: str, value: float, number: float, dtype: np.dtype[Any]) -> None:
-    """Raise ValueError unless `number`, which is worked out from the hyperparameter, is a normal number of a dtype."""
+def check_normal(name: str, value: float, dtype: np.dtype[Any], *, reciprocal: bool = False) -> None:
+    """Raise ValueError unless a value above 0, or its reciprocal, is a normal number of a dtype."""
     info = np.finfo(dtype)
     low, high = float(info.smallest_normal), float(info.max)
-    if not low <= number <= high:
-        low, high = (low, high) if number == value else (1.0 / high, 1.0 / low)
+    if not low <= (1.0 / value if reciprocal else value) <= high:
+        low, high = (1.0 / high, 1.0 / low) if reciprocal else (low, high)
         raise ValueError(f"{name} must be in [{low:.2g}, {high:.2g}] where arithmetic is in {dtype}, got {value!r}")
 
 

@@ -19,13 +19,16 @@ _LEAST_MAX = float(np.finfo(np.float32).max)
 class Limited(Method):
     """A method whose step has a norm."""
 
-    _capturable = False
     _grad_norm: ClassVar[float | None] = None
     _skipped = 0
 
-    def _changed(self) -> None:
-        super()._changed()
-        if self._capturable and self._of_all:
+    def _check_capturable(self) -> None:
+        """Raise TypeError for what a graph cannot hold."""
+        if callable(self.lr):
+            raise TypeError(
+                "lr must be a number with capturable=True: a graph calls no Python; set opt.lr between its replays"
+            )
+        if self._of_all:
             raise TypeError(
                 "clip_norm and nonfinite take the norm of the gradients from the GPU, which capturable=True does not "
                 "allow: a graph would hold that of one step"
@@ -55,7 +58,7 @@ class Limited(Method):
         """
         self._plan.reduction.run(stream)
         found = self._plan.reduction.read()
-        scale = 1.0 / (self.grad_scale or 1.0)
+        scale = self._factor()
         norm: float = found.norm * scale
         limit = self.clip_norm
         if self.nonfinite != "propagate" and (what := self._overflow(found, scale)):

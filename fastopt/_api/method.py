@@ -73,7 +73,9 @@ class Method(Arguments):
     _numbers: ClassVar[tuple[Any, ...]]
     _plain: ClassVar[Any]
     _quick: ClassVar[bool]
-    _around: ClassVar[Around]
+    _decays: ClassVar[bool]
+    _first: ClassVar[tuple[float, ...]]
+    _leading: ClassVar[int]
     _of_all: ClassVar[bool]
     _rule: ClassVar[Rule]
     _specs: ClassVar[dict[tuple[str, ...], Spec]]
@@ -161,30 +163,29 @@ class Method(Arguments):
     def _changed(self) -> None:
         """Take note that hyperparameters changed."""
         now, cls = self.__dict__, type(self)
-        around = Around(
-            decay=("decoupled" if now["decoupled"] else "coupled") if now["weight_decay"] else "",
-            maximize=now["maximize"],
-            scaled=now["grad_scale"] is not None or now["clip_norm"] is not None,
-            clipped=now["clip_value"] is not None,
-        )
+        decay = ("decoupled" if now["decoupled"] else "coupled") if now["weight_decay"] else ""
+        scaled = now["grad_scale"] is not None or now["clip_norm"] is not None
+        of_all = now["clip_norm"] is not None or now["nonfinite"] != "propagate"
+        around = (decay, now["maximize"], scaled, now["clip_value"] is not None)
         flags = [now[name] for name in self._flags]
         has = [bool(getattr(self, when)) for when in self._whens]
-        constants = (cls, around, now["reproducible"], *flags, *has)
+        constants = (cls, around, of_all, now["reproducible"], *flags, *has)
         if constants != now.get("_constants"):  # most changes are of numbers alone
             rule, active = _composed(
                 cls,  # type: ignore[arg-type]  # a class has a hash
-                around,
+                Around(*around),
                 tuple(flags),
                 tuple(has),
             )
+            now["_decays"], now["_leading"], now["_of_all"] = bool(decay), Around(*around).scalars, of_all
             now["_constants"], now["_rule"], now["_active"] = constants, rule, active
             now["_kernel_key"], now["_specs"] = (rule, now["reproducible"]), {}
-            now["_around"] = around
             now["_plain"] = without_names(cls.scalars, cls._kind)
-        now["_of_all"] = now["clip_norm"] is not None or now["nonfinite"] != "propagate"
+        first = (self._factor(),) if scaled else ()
+        now["_first"] = first if now["clip_value"] is None else (*first, now["clip_value"])
         now["_numbers"] = tuple([getattr(self, name) for name in self._arguments])
         now["_fixed"] = None  # the scalars of every step, where all steps have the same
-        now["_quick"] = cls.timed and type(now["lr"]) is float and not around.scalars
+        now["_quick"] = cls.timed and type(now["lr"]) is float and not now["_leading"]
 
     def _learning_rate(self, step: int) -> float:
         """Return the learning rate of step number `step`."""
@@ -199,20 +200,16 @@ class Method(Arguments):
             return self._fixed
         lr = self._learning_rate(step)
         values: tuple[float, ...] = self._plain(step, lr, *self._numbers)
-        if self._around.scalars:
-            values = (*self._first(lr), *values)
+        if self._leading:
+            decay = (decay_scalar(lr, self.weight_decay, self.decoupled),) if self._decays else ()
+            values = (*self._first, *decay, *values)
         if not (self.timed or callable(self.lr)):
             self.__dict__["_fixed"] = values
         return values
 
-    def _first(self, lr: float) -> Iterator[float]:
-        """Yield the scalars of what is around the rule, in the order in which :class:`Around` has them."""
-        if self._around.scaled:
-            yield 1.0 / (self.grad_scale or 1.0)
-        if self.clip_value is not None:
-            yield self.clip_value
-        if self._around.decay:
-            yield decay_scalar(lr, self.weight_decay, self.decoupled)
+    def _factor(self) -> float:
+        """Return what gradients are multiplied by before they are clipped."""
+        return 1.0 / (self.grad_scale or 1.0)
 
     def spec(self, codecs: tuple[str, ...], scalars: int | None = None) -> Spec:
         """Return what the kernel for a gradient, a parameter and states in these codecs is compiled from.
@@ -224,7 +221,7 @@ class Method(Arguments):
             raise TypeError(f"{type(self).__name__}.scalars returned {scalars} numbers, and {spec.scalars} before")
         if spec is None:
             scalars = len(self.values(1)) if scalars is None else scalars
-            own = scalars - self._around.scalars
+            own = scalars - self._leading
             if own != len(self._scalars):
                 names = ", ".join(self._scalars)
                 raise TypeError(f"{type(self).__name__}.scalars returned {own} numbers, and its NamedTuple has {names}")
@@ -247,10 +244,11 @@ class Method(Arguments):
                     raise ValueError(
                         f"{name} must be 0 or at least {least:.2g} where arithmetic is in {dtype}, got {value!r}"
                     )
-            if self.grad_scale is not None:
-                _hyper.check_normal("grad_scale", self.grad_scale, 1.0 / self.grad_scale, dtype)
-            if self.clip_value is not None:
-                _hyper.check_normal("clip_value", self.clip_value, self.clip_value, dtype)
+            if self._first:
+                for name, reciprocal in (("grad_scale", True), ("clip_value", False)):
+                    value = self.__dict__[name]
+                    if value is not None:
+                        _hyper.check_normal(name, value, dtype, reciprocal=reciprocal)
 
     def plain_spec(self, dtype: np.dtype[Any]) -> Spec:
         """Return the same for arrays that are all of `dtype`, float32 or float64."""
@@ -262,15 +260,14 @@ class Method(Arguments):
         The step is passed as a float, for which Numba takes the power as Python does.
         """
         scalars = part(self._plain, **EXACT)
-        numbers, decays, decoupled = self._numbers, bool(self._around.decay), self.decoupled
-        weight_decay, before = self.weight_decay, tuple(self._first(0.0))
-        constants = before[:-1] if decays else before  # that of the decay depends on `lr`
+        numbers, first, decays, decoupled = self._numbers, self._first, self._decays, self.decoupled
+        weight_decay = self.weight_decay
 
         def values(step, lr):
             own = scalars(step, lr, *numbers)
             if decays:
-                return (*constants, decay_scalar(lr, weight_decay, decoupled), *own)
-            return (*constants, *own)
+                return (*first, decay_scalar(lr, weight_decay, decoupled), *own)
+            return (*first, *own)
 
         return named_part(values, **EXACT)
 

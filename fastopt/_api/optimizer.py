@@ -154,10 +154,8 @@ class Optimizer(Limited, InFiles):
 
     def _changed(self) -> None:
         super()._changed()
-        if self._capturable and callable(self.lr):
-            raise TypeError(
-                "lr must be a number with capturable=True: a graph calls no Python; set opt.lr between its replays"
-            )
+        if self._capturable:
+            self._check_capturable()
         if self._groups and self.active_states() != self._state_names:
             raise ValueError(
                 f"{type(self).__name__} has the states {self._state_names}; this change would make them "
@@ -227,12 +225,11 @@ class Optimizer(Limited, InFiles):
             if self._steps != step - 1:
                 raise RuntimeError(f"step {step} was taken within itself, by lr({step}) or by what holds the arrays")
             plan.prepare(self, values, stream)
-            if self._of_all:
-                norm = self._limit(values, stream)
-                if norm is not None:
-                    plan.run(step, (self.__dict__.update, {"_steps": step, "_grad_norm": norm}))
-            else:
-                plan.run(step, (setitem, self.__dict__, "_steps", step))
+            counted = (setitem, self.__dict__, "_steps", step)
+            if not self._of_all:
+                plan.run(step, counted)
+            elif (norm := self._limit(values, stream)) is not None:
+                plan.run(step, counted, (setitem, self.__dict__, "_grad_norm", norm))
         finally:
             plan.release()
 

@@ -19,7 +19,6 @@ from llvmlite.binding import parse_assembly
 from numba import types
 from numba.core.bytecode import FunctionIdentity
 from numba.core.codegen import JITCodeLibrary
-from numba.core.compiler import Compiler
 from numba.core.compiler_lock import global_compiler_lock
 
 from .._arrays import driver, headers
@@ -28,7 +27,7 @@ from .._storage.layout import Layout
 from .._storage.layout import layout as layout_of
 from . import access, cpu, targets
 from .cache import KernelCache
-from .parts import PART, Part, PartCompiler, part
+from .parts import PART, CompilerInto, Part, PartCompiler, part
 from .symbols import digest, named
 
 # No exception on division by zero: the check keeps LLVM from packing the loop. No fast-math flag: every operation is
@@ -107,14 +106,10 @@ class _Kernel(_Private, JITCodeLibrary):  # type: ignore[misc]  # numba is untyp
     """The machine code of a kernel."""
 
 
-class _Compiler(Compiler):  # type: ignore[misc]  # numba is untyped
+class _Compiler(CompilerInto):
     """Numba's compiler, into a :class:`_Kernel`."""
 
-    def __init__(self, typingctx: Any, targetctx: Any, library: Any, *others: Any) -> None:
-        super().__init__(typingctx, targetctx, library, *others)
-        if library is None:
-            self.state.library = _Kernel(targetctx.codegen(), "fastopt")
-            self.state.library.enable_object_caching()
+    library = _Kernel
 
 
 class _FusedPart(Part):
@@ -158,7 +153,7 @@ def _compile(function: Callable[..., Any], signature: Any, *, reproducible: bool
     with global_compiler_lock:  # and no fork, which waits for it, leaves a child with a lock of what happens here
         # Numba imports it when a kernel is first called with an array. It is not imported with fastopt: 20 ms.
         importlib.import_module("numpy.ma")
-        kernel = numba.njit(**EXACT | flags, pipeline_class=_Compiler)(named(function, contents))
+        kernel = numba.njit(**flags, pipeline_class=_Compiler)(named(function, contents))
         kernel._cache = KernelCache(function.__name__, contents)
         # What is compiled with the kernel, such as the loop that `parallel=True` makes of a prange, has names of
         # Numba's own, of which only the count can be set apart; see fastopt._kernels.symbols.

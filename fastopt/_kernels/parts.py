@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
-from numba.extending import overload, register_jitable
+from numba.extending import overload
 
 from .symbols import named_by_contents
 
@@ -40,15 +40,22 @@ class Part(JITCodeLibrary):  # type: ignore[misc]  # numba is untyped
         """Do nothing: what holds the Python objects of a function is where its machine code is."""
 
 
-class PartCompiler(Compiler):  # type: ignore[misc]  # numba is untyped
-    """Numba's compiler, into a :class:`Part`."""
+class CompilerInto(Compiler):  # type: ignore[misc]  # numba is untyped
+    """Numba's compiler, into a library of the class :attr:`library`."""
 
-    library = Part
+    library: type[JITCodeLibrary]
 
     def __init__(self, typingctx: Any, targetctx: Any, library: Any, *others: Any) -> None:
         super().__init__(typingctx, targetctx, library, *others)
         if library is None:
-            self.state.library = self.library(targetctx.codegen(), "part")
+            self.state.library = self.library(targetctx.codegen(), "fastopt")
+            self.state.library.enable_object_caching()
+
+
+class PartCompiler(CompilerInto):
+    """Numba's compiler, into a :class:`Part`."""
+
+    library = Part
 
 
 #: Numba's options for a part.
@@ -60,12 +67,13 @@ def part(function: F, compiler: type[PartCompiler] = PartCompiler, **flags: Any)
 
     On the CPU it is a part; on a GPU it is compiled as Numba does it.
     """
-    register_jitable(**flags)(function) if flags else register_jitable(function)
 
-    @overload(function, jit_options=flags | PART | {"pipeline_class": compiler}, strict=False, target="cpu")
-    def own(*args: Any, **kwargs: Any) -> Any:
+    def itself(*args: Any, **kwargs: Any) -> Any:
         return function
 
+    own = flags | PART | {"pipeline_class": compiler}
+    overload(function, jit_options=flags, strict=False)(itself)
+    overload(function, jit_options=own, strict=False, target="cpu")(itself)
     return function
 
 
