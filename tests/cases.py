@@ -5,6 +5,7 @@ optimizers runs over this list.
 """
 
 import inspect
+import itertools
 
 import numpy as np
 import pytest
@@ -106,6 +107,28 @@ every_case_by_ci = pytest.mark.parametrize(
         for k, case in enumerate(CASES)
     ],
 )
+
+
+def in_turns(names, others, cases=CASES, ids=str):
+    """Return a mark that runs a test for every case and each of others, such as storages.
+
+    Rules are compiled as they are whatever the storage is, and storages whatever the rule is. So CI, where each pair
+    takes a second, tries every class with every other, its cases taking turns, and each case with one at least; of
+    these README's command runs those of the first two cases of a class. All other pairs are for the slow command.
+    """
+    found, names, others = [], names.split(), list(others)
+    for name in dict.fromkeys(name for name, _ in cases):
+        own = [case for case in cases if case[0] == name]
+        for (k, case), (j, other) in itertools.product(enumerate(own), enumerate(others)):
+            turn = k % len(others) == j if len(own) > len(others) else j % len(own) == k
+            marks = [] if turn and k < 2 else [pytest.mark.ci if turn else pytest.mark.slow]
+            values = other if len(names) > 1 else (other,)
+            found.append(pytest.param(case, *values, id=f"{name_of(case)}-{ids(other)}", marks=marks))
+    return pytest.mark.parametrize(("case", *names), found)
+
+
+#: Every case, with each dtype of the arithmetic.
+every_case_in_turns = in_turns("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
 
 
 def make(case, params, **more):

@@ -10,7 +10,7 @@ import pytest
 from fastopt._bench.catalog import OPTIMIZERS
 from fastopt._kernels import compiler
 
-from .cases import every_case_by_ci, slow_operations
+from .cases import in_turns, slow_operations
 
 features = llvm.get_host_cpu_features()
 pytestmark = pytest.mark.skipif(
@@ -49,8 +49,7 @@ def count(lines, instruction, registers=""):
     return sum(bool(re.fullmatch(instruction, op)) and registers in operands for op, operands in lines)
 
 
-@every_case_by_ci
-@pytest.mark.parametrize(("dtype", "packed", "scalar"), [("float32", "ps", "ss"), ("float64", "pd", "sd")])
+@in_turns("dtype packed scalar", [("float32", "ps", "ss"), ("float64", "pd", "sd")], ids=lambda p: p[0])
 def test_the_loop_is_packed(case, dtype, packed, scalar, monkeypatch):
     lines = assembly(case, dtype, False, monkeypatch)
     wide = count(lines, rf"v(mul|add|sub|fn?m(add|sub)\d+){packed}", "%zmm") + count(
@@ -63,8 +62,7 @@ def test_the_loop_is_packed(case, dtype, packed, scalar, monkeypatch):
         assert count(lines, f"v{op}{scalar}") <= times
 
 
-@every_case_by_ci
-@pytest.mark.parametrize("parallel", [False, True])
+@in_turns("parallel", [False, True])
 def test_float32_stays_float32(case, parallel, monkeypatch):
     lines = assembly(case, "float32", parallel, monkeypatch)
     assert len(lines) > 50

@@ -21,7 +21,7 @@ from fastopt._bench.catalog import OPTIMIZERS
 from fastopt._bench.storages import selected
 from fastopt._kernels import compiler, toolchain
 
-from .cases import CASES, every_one_of, name_of, slow_operations
+from .cases import CASES, every_case, every_case_in_turns, every_one_of, name_of, slow_operations
 from .on_device import SANITIZED, sanitize
 from .simulated.device import Device, Packed
 
@@ -251,7 +251,6 @@ def ptxas():
 
 
 CAPABILITIES = [(7, 5), (8, 0), (9, 0), (10, 0)]
-every_case = pytest.mark.parametrize("case", CASES, ids=name_of)
 every_dtype = pytest.mark.parametrize("dtype", ["float32", "float64"])
 
 
@@ -324,8 +323,7 @@ def assemble(ptx, capability, tmp_path):
     return int(re.search(r"Used (\d+) registers", done.stderr)[1]), stack, stores + loads
 
 
-@every_case
-@every_dtype
+@every_case_in_turns
 @pytest.mark.usefixtures("compiled")
 def test_the_sweep(case, dtype, tmp_path):
     """16 bytes at a time, no double precision in a float32 kernel, no calls, no local memory, few registers."""

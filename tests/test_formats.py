@@ -15,7 +15,7 @@ from fastopt._kernels.targets import CPU
 from fastopt._storage import formats, random_bits
 from fastopt._storage.evaluator import Builder, value
 
-from .cases import CASES, assert_same_bits, name_of, random
+from .cases import CASES, assert_same_bits, in_turns, name_of, random
 from .oracles import answer
 from .test_codegen import count, kernel_lines
 from .test_codegen import pytestmark as reads_x86
@@ -29,6 +29,7 @@ FORMATS = [
 every_format = pytest.mark.parametrize(("name", "kind", "dtype"), FORMATS, ids=[f[0] for f in FORMATS])
 STATEFUL = [case for case in CASES if OPTIMIZERS[case[0]].with_hyperparameters(**case[1]).active_states()]
 every_stateful = pytest.mark.parametrize("case", STATEFUL, ids=name_of)
+every_stateful_in_turns = in_turns("name kind dtype", FORMATS, STATEFUL, ids=lambda f: f[0])
 
 
 def make(case, params, state_dtype):
@@ -95,8 +96,7 @@ def raw(array):
     return array.view(f"u{array.itemsize}")
 
 
-@every_stateful
-@every_format
+@every_stateful_in_turns
 @pytest.mark.parametrize("size", [0, 1, 7, 1025])
 def test_against_the_oracle(case, name, kind, dtype, size):
     """The parameter is off by its roundings; a state also by half a unit of its own format, or a unit at random."""
@@ -307,8 +307,7 @@ def test_the_memory_is_what_it_says():
 
 
 @reads_x86
-@every_stateful
-@every_format
+@every_stateful_in_turns
 def test_the_loop_is_packed(case, name, kind, dtype, monkeypatch):
     """Conversions and arithmetic in whole registers; no calls for conversions, at most the remainder one by one."""
     opt = make(case, np.ones(3, dtype), name)

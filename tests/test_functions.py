@@ -9,11 +9,10 @@ import fastopt
 from fastopt._bench.catalog import OPTIMIZERS
 from fastopt._engine import single
 
-from .cases import CASES, assert_same_bits, call, every_case_by_ci, every_dtype, first_states, make, random
+from .cases import CASES, assert_same_bits, call, every_case_in_turns, first_states, make, random
 
 
-@every_case_by_ci
-@every_dtype
+@every_case_in_turns
 @pytest.mark.parametrize("shape", [(), (0,), (3, 5), (2**15 + 3,), (2**17,)])
 def test_the_same_bits_as_the_class(case, dtype, shape):
     p = random(shape, dtype, 1)
@@ -27,8 +26,7 @@ def test_the_same_bits_as_the_class(case, dtype, shape):
     assert_same_bits([p, *states.values()], [twin, *opt.state.values()])
 
 
-@every_case_by_ci
-@every_dtype
+@every_case_in_turns
 def test_the_same_bits_slice_by_slice(case, dtype):
     p, g = random(1025, dtype, 1), random(1025, dtype, 2)
     twin = p.copy()

@@ -10,11 +10,11 @@ from numba.core.errors import TypingError
 
 import fastopt
 
-from .cases import DTYPES, assert_same_bits, every_case_by_ci, every_dtype, first_states, make, random, without_lr
+from .cases import assert_same_bits, every_case_in_turns, every_dtype, first_states, make, random, without_lr
 
 
-@every_case_by_ci
-def test_the_same_bits_as_the_class(case):
+@every_case_in_turns
+def test_the_same_bits_as_the_class(case, dtype):
     name, kwargs, lr = without_lr(case)
     update = fastopt.jitable(getattr(fastopt, name), **kwargs)
 
@@ -28,19 +28,18 @@ def test_the_same_bits_as_the_class(case):
         for step in range(1, len(grads) + 1):
             update(p, grads[step - 1], step, rates[step - 1])
 
-    for dtype in DTYPES:
-        p, grads = random((5, 7), dtype, 1), random((4, 5, 7), dtype, 2)
-        twin = p.copy()
-        opt = make(case, twin)
-        states = tuple(first_states(opt, p).values())
-        rates = np.array([lr(step) for step in range(1, 5)])
-        if states:
-            loop(p, grads, states, rates)
-        else:
-            loop_without_states(p, grads, rates)
-        for g in grads:
-            opt.step(g)
-        assert_same_bits([p, *states], [twin, *opt.state.values()])
+    p, grads = random((5, 7), dtype, 1), random((4, 5, 7), dtype, 2)
+    twin = p.copy()
+    opt = make(case, twin)
+    states = tuple(first_states(opt, p).values())
+    rates = np.array([lr(step) for step in range(1, 5)])
+    if states:
+        loop(p, grads, states, rates)
+    else:
+        loop_without_states(p, grads, rates)
+    for g in grads:
+        opt.step(g)
+    assert_same_bits([p, *states], [twin, *opt.state.values()])
 
 
 @pytest.mark.internals

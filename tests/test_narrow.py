@@ -8,7 +8,7 @@ import fastopt
 from fastopt._bench.catalog import OPTIMIZERS
 from fastopt._storage import formats
 
-from .cases import CASES, assert_same_bits, call, every_case_by_ci, name_of, random
+from .cases import CASES, assert_same_bits, call, every_case_by_ci, in_turns, name_of, random
 from .oracles import answer
 
 BF16, F16, F32 = ml_dtypes.bfloat16, np.float16, np.float32
@@ -72,8 +72,7 @@ class TestParametersOf16Bits:
         np.testing.assert_array_equal(bits(p)[~nan], bits(wanted)[~nan])
         assert np.isnan(p[nan]).all()
 
-    @every_case_by_ci
-    @pytest.mark.parametrize(("kwargs", "units"), MODES, ids=str)
+    @in_turns("kwargs units", MODES)
     @pytest.mark.parametrize("size", [0, 1, 7, 1025])
     def test_against_the_oracle(self, case, kwargs, units, size):
         """A weight is off by its roundings in float32 and by so many units of the 8 bits of a bfloat16."""

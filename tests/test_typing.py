@@ -104,6 +104,9 @@ def test_a_setting_is_as_it_was_given_and_cannot_be_set():
     given = {"params": p, "rounding": "stochastic", "seed": 3, "state_dtype": {"v": "float16"}}
     opt = fastopt.Momentum(**given)
     for name, setting in SETTINGS.items():
+        if name == "groups":  # of which there is one
+            assert [group.params for group in opt.groups] == [[p]]
+            continue
         assert getattr(opt, name) is given.get(name, setting.default)
         with pytest.raises(AttributeError, match=f"no '{name}' to set"):
             setattr(opt, name, given.get(name))

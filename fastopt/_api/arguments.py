@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any, Final, Generic, Protocol, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, dataclass_transform, overload
 
 from .._arrays.structure import AnyArray, Gradient, Params
 from .._storage.formats import Master, PlainRounding, Rounding, StateDtypes
@@ -26,6 +26,9 @@ from .hyperparameters import (
     policy,
     rate,
 )
+
+if TYPE_CHECKING:
+    from .groups import ParamGroup
 
 S = TypeVar("S")
 P = TypeVar("P", bound=AnyArray)
@@ -55,6 +58,26 @@ class Setting(Generic[S]):
         return inspect.Parameter(self.name, kind, default=self.default)
 
 
+#: Hyperparameters of groups, by the patterns that select parameters.
+Selections = Mapping[str | tuple[str, ...], Mapping[str, Value]] | Mapping[str, Mapping[str, Value]]
+
+
+class GroupsSetting(Setting[Selections | None]):
+    """The groups of parameters: selections when an optimizer is made, and read as what became of them."""
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> GroupsSetting: ...
+    @overload
+    def __get__(self, instance: object, owner: type) -> tuple[ParamGroup, ...]: ...
+    def __get__(self, instance: Any, owner: type) -> Any:
+        return self if instance is None else instance._param_groups
+
+
+def groups_setting(doc: str, *, default: Any, kw_only: bool = True) -> Any:
+    """Declare the groups."""
+    return GroupsSetting(doc, default)
+
+
 def setting(doc: str, *, default: Any = inspect.Parameter.empty, kw_only: bool = True) -> Any:
     """Declare a setting. `kw_only` is for type checkers: whether it can be given by position."""
     return Setting(doc, default)
@@ -69,7 +92,7 @@ def positional(declared: T, *, default: T, kw_only: bool) -> T:
 CLASS_DEFAULT: Any = ...
 
 
-@dataclass_transform(kw_only_default=True, eq_default=False, field_specifiers=(setting, positional))
+@dataclass_transform(kw_only_default=True, eq_default=False, field_specifiers=(setting, groups_setting, positional))
 class Declared:
     """The annotated attributes of a subclass are arguments: keywords with a default, if nothing else is said."""
 
@@ -88,6 +111,9 @@ class Arguments(Declared):
     nonfinite: Policy = policy("propagate")
     reproducible: bool | None = optional_flag(None)
 
+    groups: Final[GroupsSetting] = groups_setting(
+        "The groups of parameters, whose hyperparameters can be set.", default=None
+    )
     state_dtype: Final[StateDtypes] = setting("How states are stored, as it was given.", default=None)
     rounding: Final[Rounding] = setting("How parameters are rounded.", default="nearest")
     master: Final[Master | None] = setting("What is kept beside parameters in bfloat16.", default=None)
@@ -119,7 +145,7 @@ def check_alone(name: str, hyperparameters: Mapping[str, Any]) -> None:
         raise TypeError(f"{name} takes one parameter, and {' and '.join(given)} is about those of all: use the class")
 
 
-#: The last five of these, and `params` before them.
+#: The last of these, and `params` before them.
 SETTINGS: dict[str, Setting[Any]] = {
     name: declared for name, declared in vars(Arguments).items() if isinstance(declared, Setting)
 }

@@ -16,6 +16,7 @@ from .._storage.evaluator import Builder, value
 from .._storage.formats import compute_dtype, raw, rows_of
 from .._storage.int8 import Scaled8
 from .._storage.layout import CODECS
+from . import saved_groups
 from .arguments import OF_GRADIENTS
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def dump(optimizer: Optimizer) -> dict[str, Any]:
     """Return what a copy or a pickle of an optimizer needs."""
     if any(gpu.device_of(a) is not None for a in optimizer._arrays):
         raise TypeError(f"{type(optimizer).__name__} of arrays on a GPU cannot be copied or pickled: use state_dict()")
-    made = ("_constants", "_groups", "_plain", "_plan", "_rule", "_specs", "_kernel_key")
+    made = ("_constants", "_groups", "_launches", "_methods", "_plain", "_plan", "_rule", "_specs", "_kernel_key")
     return {name: value for name, value in optimizer.__dict__.items() if name not in made}
 
 
@@ -55,6 +56,7 @@ def settings(optimizer: Optimizer) -> dict[str, Any]:
         "seed": optimizer._seed,
         **_fixed(optimizer),
         **dict(plain),
+        **saved_groups.saved(optimizer),
     }
 
 
@@ -123,8 +125,9 @@ def restore(optimizer: Optimizer, saved: Mapping[str, Any], *, params: bool = Fa
     optional = {name for name, value in optimizer.hyperparameters.items() if value is None}
     optional |= {"lr", "seed", *OF_GRADIENTS, *optimizer._flags}  # flags that came with a later version
     required = ({"step", *own_arrays, *optimizer._fields, *_fixed(optimizer)} - optional) | {"optimizer"}
+    own_groups = saved_groups.read(optimizer, saved)
     missing = sorted(required - set(saved))
-    extra = sorted(set(saved) - required - optional)
+    extra = sorted(set(saved) - required - optional - set(saved_groups.entries(saved)))
     if missing or extra:
         raise ValueError(f"the checkpoint lacks the entries {missing} and has the extra ones {extra}")
     step = check_integer("step", np.asarray(saved["step"]).tolist(), 0, MOST_STEPS)
@@ -142,7 +145,7 @@ def restore(optimizer: Optimizer, saved: Mapping[str, Any], *, params: bool = Fa
     if callable(optimizer.lr):
         hyper.pop("lr", None)
     absent = {name: optimizer.hyperparameters[name] for name in optional - {"lr", "seed", "reproducible"}}
-    optimizer._set_hyperparameters(absent | hyper)
+    saved_groups.take(optimizer, own_groups, absent | hyper)
     for key, array in loaded.items():
         gpu.fill(own_arrays[key], array)
     optimizer._seed = seed

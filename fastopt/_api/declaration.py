@@ -147,7 +147,7 @@ def depends_on_step(scalars: Any) -> bool:
 
 #: Names that arguments of an optimizer, its functions and its checkpoints have.
 _TAKEN = {"p", "g", "stream", "step", "params", "state_dtype", "rounding", "master", "seed", "capturable", "optimizer"}
-_TAKEN |= {"low", "compensation"}
+_TAKEN |= {"low", "compensation", "groups", "group"}
 
 
 def _check_names(own: str, states: Iterable[str], hyperparameters: Iterable[str]) -> None:

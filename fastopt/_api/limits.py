@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -48,7 +49,7 @@ class Limited(Method):
         """How many steps were skipped, by ``nonfinite="skip"``; `step_count` does not count them."""
         return self._skipped
 
-    def _limit(self: Any, values: tuple[float, ...], stream: object) -> float | None:
+    def _limit(self: Any, rows: Sequence[tuple[float, ...]], stream: object) -> float | None:
         """Take the norm of the gradients of a step that is prepared, and have the step clip it.
 
         Returns
@@ -68,7 +69,8 @@ class Limited(Method):
             return None
         # Of a norm that is NaN, NaN for all, as in PyTorch.
         if limit is not None and limit != math.inf and not norm <= limit:
-            self._plan.use_values((scale * (limit / norm), *values[1:]))
+            factor = scale * (limit / norm)
+            self._plan.use_scalars([(factor, *row[1:]) for row in rows])
         return norm
 
     def _overflow(self: Any, found: Reduced, scale: float) -> str:

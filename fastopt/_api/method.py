@@ -77,6 +77,8 @@ class Method(Arguments):
     _first: ClassVar[tuple[float, ...]]
     _leading: ClassVar[int]
     _of_all: ClassVar[bool]
+    _of_group: ClassVar[bool] = False
+    """Whether it is that of some parameters among others, whose kernel it shares whether they decay or not."""
     _rule: ClassVar[Rule]
     _specs: ClassVar[dict[tuple[str, ...], Spec]]
     timed: ClassVar[bool] = False
@@ -163,7 +165,9 @@ class Method(Arguments):
     def _changed(self) -> None:
         """Take note that hyperparameters changed."""
         now, cls = self.__dict__, type(self)
-        decay = ("decoupled" if now["decoupled"] else "coupled") if now["weight_decay"] else ""
+        decay = "coupled" if now["weight_decay"] else ""
+        if now["decoupled"]:  # a factor of 1 leaves every number as it is
+            decay = "decoupled" if now["weight_decay"] or self._of_group else ""
         scaled = now["grad_scale"] is not None or now["clip_norm"] is not None
         of_all = now["clip_norm"] is not None or now["nonfinite"] != "propagate"
         around = (decay, now["maximize"], scaled, now["clip_value"] is not None)
@@ -171,12 +175,7 @@ class Method(Arguments):
         has = [bool(getattr(self, when)) for when in self._whens]
         constants = (cls, around, of_all, now["reproducible"], *flags, *has)
         if constants != now.get("_constants"):  # most changes are of numbers alone
-            rule, active = _composed(
-                cls,  # type: ignore[arg-type]  # a class has a hash
-                Around(*around),
-                tuple(flags),
-                tuple(has),
-            )
+            rule, active = _composed(cls, Around(*around), tuple(flags), tuple(has))  # type: ignore[arg-type]  # has a hash
             now["_decays"], now["_leading"], now["_of_all"] = bool(decay), Around(*around).scalars, of_all
             now["_constants"], now["_rule"], now["_active"] = constants, rule, active
             now["_kernel_key"], now["_specs"] = (rule, now["reproducible"]), {}
@@ -198,14 +197,18 @@ class Method(Arguments):
             return self._plain(step, self.__dict__["lr"], *self._numbers)  # type: ignore[no-any-return]
         if self._fixed is not None:
             return self._fixed
-        lr = self._learning_rate(step)
-        values: tuple[float, ...] = self._plain(step, lr, *self._numbers)
-        if self._leading:
-            decay = (decay_scalar(lr, self.weight_decay, self.decoupled),) if self._decays else ()
-            values = (*self._first, *decay, *values)
+        values = self.values_with(step, self._learning_rate(step))
         if not (self.timed or callable(self.lr)):
             self.__dict__["_fixed"] = values
         return values
+
+    def values_with(self, step: int, lr: float) -> tuple[float, ...]:
+        """Return the same with another learning rate."""
+        values: tuple[float, ...] = self._plain(step, lr, *self._numbers)
+        if not self._leading:
+            return values
+        decay = (decay_scalar(lr, self.weight_decay, self.decoupled),) if self._decays else ()
+        return (*self._first, *decay, *values)
 
     def _factor(self) -> float:
         """Return what gradients are multiplied by before they are clipped."""
@@ -254,14 +257,17 @@ class Method(Arguments):
         """Return the same for arrays that are all of `dtype`, float32 or float64."""
         return self.spec((dtype.name,) * (2 + len(self.active_states())))
 
+    def compiled_from(self) -> tuple[Any, ...]:
+        """Return the numbers that :meth:`compiled_values` depends on."""
+        return self._plain, self._numbers, self._first, self._decays, self.decoupled, self.weight_decay
+
     def compiled_values(self) -> Any:
         """Return :meth:`values` for use inside compiled code, as a function of the step and `lr`.
 
         The step is passed as a float, for which Numba takes the power as Python does.
         """
         scalars = part(self._plain, **EXACT)
-        numbers, first, decays, decoupled = self._numbers, self._first, self._decays, self.decoupled
-        weight_decay = self.weight_decay
+        _, numbers, first, decays, decoupled, weight_decay = self.compiled_from()
 
         def values(step, lr):
             own = scalars(step, lr, *numbers)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from operator import setitem
 from typing import Any, ClassVar
 
@@ -11,21 +11,20 @@ import numpy as np
 
 from .._arrays import gpu
 from .._arrays.checks import MOST_STEPS, check_array, check_disjoint, check_integer, format_of
-from .._arrays.structure import Grads, Params, flatten
-from .._engine.arrange import Plan, codecs_of, make_groups, make_states
-from .._engine.gather import Gather
-from .._engine.plan import Group
+from .._arrays.structure import Grads, Params
+from .._engine.arrange import codecs_of, make_states
 from .._storage import formats
 from . import checkpoint
-from .arguments import SETTINGS
+from .arguments import SETTINGS, Selections
 from .files import InFiles
+from .groups import Grouped
 from .hyperparameters import Schedule, Value
-from .limits import Limited
+from .selection import arrange
 
 _DEFAULT: Any = object()
 
 
-class Optimizer(Limited, InFiles):
+class Optimizer(Grouped, InFiles):
     """What every optimizer has; make one of its subclasses, such as :class:`fastopt.Adam`.
 
     Parameters
@@ -33,7 +32,11 @@ class Optimizer(Limited, InFiles):
     params : ndarray or array on a GPU, sequence of them, or mapping of str to them
         What is updated in place: float64, float32, float16 or bfloat16 (or its bits as uint16) in native byte order, of
         any shape, contiguous in C or Fortran order, writable, no two sharing memory. Arithmetic is in float64 for
-        float64, in float32 for all others.
+        float64, in float32 for all others. Or a sequence of groups, ``{"params": ..., "lr": ...}``, which have
+        hyperparameters for themselves; gradients then come as a sequence with an entry for each group.
+    groups : mapping, optional
+        Groups of `params` that are a mapping: by a pattern as of file names (``"*.bias"``), or a tuple of patterns, the
+        hyperparameters of all whose names match. The first pattern that matches counts; what none does is a group too.
     state_dtype : str, dtype, or mapping of state to them, optional
         How states are stored: as float32 (the default), bfloat16, float16 or int8 where arithmetic is in float32; as
         float64 (the default) or float32 where it is in float64. "int8" is 8 bits and a scale for each block of 1024.
@@ -66,6 +69,10 @@ class Optimizer(Limited, InFiles):
     Attributes
     ----------
     params : as given
+        Of groups, the list of what each has.
+    groups : tuple of ParamGroup
+        The groups of parameters, with their hyperparameters as attributes: ``opt.groups[1].lr = 0.1``. Without groups
+        it is one.
     state : dict of str to (arrays arranged as `params`)
         Live: these are the arrays that steps update. bfloat16 is ml_dtypes' if that is installed, and uint16 (the upper
         half of a float32) if not. Of "int8" these are the codes, with the scales as ``m_scale``: see :meth:`decoded`.
@@ -88,8 +95,6 @@ class Optimizer(Limited, InFiles):
     """
 
     __signature__: ClassVar[inspect.Signature]
-    _groups = tuple[Group, ...]()
-    _capturable = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -102,6 +107,7 @@ class Optimizer(Limited, InFiles):
         params: Params,
         lr: float | Schedule = _DEFAULT,
         *,
+        groups: Selections | None = SETTINGS["groups"].default,
         state_dtype: formats.StateDtypes = SETTINGS["state_dtype"].default,
         rounding: formats.Rounding = SETTINGS["rounding"].default,
         master: formats.Master | None = SETTINGS["master"].default,
@@ -111,7 +117,7 @@ class Optimizer(Limited, InFiles):
     ) -> None:
         if not hasattr(type(self), "rule"):
             raise TypeError(f"{type(self).__name__} has no rule: make one of its subclasses, such as fastopt.Adam")
-        structure, given = flatten("params", params)
+        structure, given, self._params, own, group_of = arrange(params, groups)
         arrays = [gpu.as_view(structure.label("params", t), a) for t, a in enumerate(given)]
         named = [(structure.label("params", t), a) for t, a in enumerate(arrays)]
         for name, array in named:
@@ -119,27 +125,24 @@ class Optimizer(Limited, InFiles):
             if capturable and gpu.device_of(array) is None:
                 raise TypeError(f"capturable=True needs all arrays on GPUs; {name} is on the CPU")
         check_disjoint(named)
-        self._capturable, self._steps, self._structure, self._arrays = bool(capturable), 0, structure, arrays
+        self.__dict__.update(_capturable=bool(capturable))
+        self._steps, self._structure, self._arrays = 0, structure, arrays
         rate = {} if lr is _DEFAULT else {"lr": lr}
         self._set_hyperparameters({**self.hyperparameters, **hyperparameters, **rate})
-        self._params = params if structure.kind == "array" or isinstance(params, (Mapping, Sequence)) else given
+        self._set_groups(own, group_of, "params" if groups is None else "groups")
         names = self._state_names = self.active_states()
         self._seed = check_integer("seed", seed, 0)
-        own = [str(format_of(a.dtype)) for a in arrays]
-        formats.check_rounding(rounding, master, own)
+        stored = [str(format_of(a.dtype)) for a in arrays]
+        formats.check_rounding(rounding, master, stored)
         self._state_dtype, self._rounding, self._master = state_dtype, rounding, master
         by_state = formats.by_state(state_dtype, names, type(self).__name__)
-        self._codecs = [codecs_of(f, rounding, master, by_state, names, self.squares) for f in own]
-        self._arithmetic = {np.dtype(formats.compute_dtype(f)) for f in own}
-        self.check_dtypes(*self._arithmetic)
-        self._states = make_states(self._arrays, self._codecs, names, self.initial_values())
+        self._codecs = [codecs_of(f, rounding, master, by_state, names, self.squares) for f in stored]
+        self._arithmetic = {np.dtype(formats.compute_dtype(f)) for f in stored}
+        self._check_methods()
+        first = [method.initial_values() for method in self._updates()]
+        self._states = make_states(arrays, self._codecs, names, [first[g] for g in group_of])
         self._make_plan()
         self._plan.set_clocks(0, self._learning_rate)
-
-    def _make_plan(self) -> None:
-        arrays = (self._structure, self._arrays, self._states)
-        self._groups = tuple(make_groups(*arrays, self._codecs, self._state_names, self._seed, self, self._capturable))
-        self._plan = Plan(self._groups, Gather(self._params, *arrays, self._groups))
 
     @property
     def step_count(self) -> int:
@@ -150,20 +153,9 @@ class Optimizer(Limited, InFiles):
     @step_count.setter
     def step_count(self, step: int) -> None:
         self._steps = check_integer("step_count", step, 0, MOST_STEPS)
+        for group in self._param_groups:
+            group.__dict__["_start"] = min(group._start, self._steps)
         self._plan.set_clocks(self._steps, self._learning_rate)
-
-    def _changed(self) -> None:
-        super()._changed()
-        if self._capturable:
-            self._check_capturable()
-        if self._groups and self.active_states() != self._state_names:
-            raise ValueError(
-                f"{type(self).__name__} has the states {self._state_names}; this change would make them "
-                f"{self.active_states()}: make a new optimizer instead"
-            )
-        if self._groups:
-            self.check_dtypes(*self._arithmetic)
-            self._plan.set_clocks(None, self._learning_rate)
 
     @property
     def state(self) -> dict[str, Any]:
@@ -218,17 +210,17 @@ class Optimizer(Limited, InFiles):
         # First what runs the caller's code, which may do anything: a mapping of gradients, a schedule.
         given = None if grads is None else self._structure.unpack("grads", grads)
         step = self._steps + 1
-        values = self.values(step)
+        rows = self._rows(step) if self._methods else (self.values(step),)
         plan = self._plan
         try:
             plan.gather(given)
             if self._steps != step - 1:
                 raise RuntimeError(f"step {step} was taken within itself, by lr({step}) or by what holds the arrays")
-            plan.prepare(self, values, stream)
+            plan.prepare(self._methods or (self,), rows, stream)
             counted = (setitem, self.__dict__, "_steps", step)
             if not self._of_all:
                 plan.run(step, counted)
-            elif (norm := self._limit(values, stream)) is not None:
+            elif (norm := self._limit(rows, stream)) is not None:
                 plan.run(step, counted, (setitem, self.__dict__, "_grad_norm", norm))
         finally:
             plan.release()
@@ -293,5 +285,7 @@ class Optimizer(Limited, InFiles):
     def __repr__(self) -> str:
         dtypes, count = " and ".join(group.own[0] for group in self._groups), len(self._arrays)
         arrays = f"{count} array{'s' if count != 1 else ''}, {sum(a.size for a in self._arrays):_} elements"
-        hyper = (f"{name}={value!r}" for name, value in self.describe())
+        hyper = [f"{name}={value!r}" for name, value in self.describe()]
+        if len(self._param_groups) > 1:
+            hyper.append(f"groups={self._param_groups!r}")
         return f"{type(self).__name__}({', '.join([arrays, dtypes, f'step_count={self.step_count}', *hyper])})"

@@ -1,7 +1,8 @@
-"""How params and grads are arranged: one array, a sequence, or a mapping."""
+"""How params and grads are arranged: one array, a sequence, a mapping, or groups of these."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -24,24 +25,47 @@ class DLPackArray(Protocol):
 
 
 AnyArray = Array | CUDAArray | DLPackArray
-Params = AnyArray | Iterable[AnyArray] | Mapping[str, AnyArray]
+#: The last are groups: {"params": ..., "lr": ...}.
+Params = AnyArray | Iterable[AnyArray] | Mapping[str, AnyArray] | Iterable[Mapping[str, Any]]
 #: NumPy's arithmetic makes scalars of arrays without dimensions.
 Gradient = AnyArray | np.generic
-Grads = Gradient | Iterable[Gradient] | Mapping[str, Gradient]
+Grads = Gradient | Mapping[str, Gradient] | Iterable[Gradient | Iterable[Gradient] | Mapping[str, Gradient]]
 
 
 class Structure(NamedTuple):
-    """How the caller arranged the arrays: one array, a sequence, or a mapping."""
+    """How the caller arranged the arrays.
+
+    Attributes
+    ----------
+    kind : {"array", "sequence", "mapping", "groups"}
+    keys : tuple
+        One for each array; of groups those that checkpoints have.
+    parts : tuple of Structure
+        How each group is arranged.
+    """
 
     kind: str
     keys: tuple[Hashable, ...]
+    parts: tuple[Structure, ...] = ()
 
     def label(self, name: str, index: int) -> str:
         """Return how the caller would write array number `index` of the argument `name`."""
+        if self.kind == "groups":
+            for i, part in enumerate(self.parts):
+                if index < len(part.keys):
+                    return part.label(f"{name}[{i}]['params']" if name == "params" else f"{name}[{i}]", index)
+                index -= len(part.keys)
         return name if self.kind == "array" else f"{name}[{self.keys[index]!r}]"
+
+    def collections(self, params: Any) -> list[tuple[Structure, Any]]:
+        """Return the collections of arrays that `params` is made of, each with its structure."""
+        return list(zip(self.parts, params, strict=True)) if self.kind == "groups" else [(self, params)]
 
     def pack(self, arrays: Iterable[Array | None]) -> Any:
         """Return `arrays` in this structure."""
+        if self.kind == "groups":
+            rest = iter(arrays)
+            return [part.pack(itertools.islice(rest, len(part.keys))) for part in self.parts]
         if self.kind == "mapping":
             return dict(zip(self.keys, arrays, strict=True))
         return list(arrays) if self.kind == "sequence" else next(iter(arrays))
@@ -66,6 +90,8 @@ class Structure(NamedTuple):
             if len(arrays) != len(self.keys):
                 raise ValueError(f"{name} must hold {len(self.keys)} arrays, got {len(arrays)}")
             return arrays
+        if self.kind == "groups":
+            return self._unpack_groups(name, given)
         if type(given) is dict and len(given) == len(self.keys):
             try:  # 45 µs less for 1000 arrays
                 return [*map(given.__getitem__, self.keys)]
@@ -79,6 +105,17 @@ class Structure(NamedTuple):
             raise ValueError(f"{name} must have the keys of params; missing: {missing}, unexpected: {extra}")
         return [given[key] for key in self.keys]
 
+    def _unpack_groups(self, name: str, given: Any) -> list[Any]:
+        if not isinstance(given, Sequence) or isinstance(given, str | bytes):
+            raise TypeError(
+                f"{name} must be a sequence with an entry for each of {len(self.parts)} groups, arranged as its "
+                f"'params' are; got {describe(given)}"
+            )
+        if len(given) != len(self.parts):
+            raise ValueError(f"{name} must have an entry for each of {len(self.parts)} groups, got {len(given)}")
+        entries = zip(self.parts, given, strict=True)
+        return [a for i, (part, entry) in enumerate(entries) for a in part.unpack(f"{name}[{i}]", entry)]
+
     def _listed(self, name: str, given: Any) -> list[Any]:
         if type(given) is list or type(given) is tuple:
             return list(given)
@@ -87,6 +124,12 @@ class Structure(NamedTuple):
                 f"{name} must be a sequence of {len(self.keys)} arrays, as params is; got {describe(given)}"
             )
         return list(given)
+
+
+def join(parts: Sequence[Structure]) -> Structure:
+    """Return the structure of groups that are arranged so."""
+    keys = (str(i) if part.kind == "array" else f"{i}/{key}" for i, part in enumerate(parts) for key in part.keys)
+    return Structure("groups", tuple(keys), tuple(parts))
 
 
 def flatten(name: str, given: Any) -> tuple[Structure, list[Any]]:
@@ -128,6 +171,11 @@ def check_lasting(name: str, structure: Structure, given: Any, arrays: Sequence[
     TypeError
         If what is done to `arrays`, which it had at first, can be seen by nobody.
     """
+    if structure.kind == "groups":
+        rest = iter(arrays)
+        for i, (part, entry) in enumerate(zip(structure.parts, given, strict=True)):
+            check_lasting(f"{name}[{i}]", part, entry, list(itertools.islice(rest, len(part.keys))))
+        return
     if structure.kind == "array" or not isinstance(given, (Mapping, Sequence)):
         return
     for t, (key, array) in enumerate(zip(structure.keys, arrays, strict=True)):

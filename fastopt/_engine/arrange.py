@@ -38,11 +38,15 @@ def codecs_of(
 
 
 def make_states(
-    arrays: Sequence[Any], codecs: Sequence[tuple[str, ...]], names: Sequence[str], initial: Mapping[str, float]
+    arrays: Sequence[Any],
+    codecs: Sequence[tuple[str, ...]],
+    names: Sequence[str],
+    initial: Sequence[Mapping[str, float]],
 ) -> dict[str, list[Any]]:
     """Return all arrays beside the parameters, by name; None for parameters that have no such array.
 
-    `names` are those of the states that the rule has, `initial` what they hold before the first step.
+    `names` are those of the states that the rule has, `initial` what those of each parameter hold before the first
+    step.
     """
     wanted = [
         [(name, dtype, -(-array.size // BLOCK) if per_block else None) for name, dtype, per_block in _rows(own, names)]
@@ -61,10 +65,10 @@ def make_states(
                 made[-1][name] = pool.take(array, dtype, length)
             else:
                 made[-1][name] = allocate(array, k, len(rows), dtype, length)
-    for new, (_, *states) in zip(made, codecs, strict=True):
+    for new, (_, *states), begin in zip(made, codecs, initial, strict=True):
         for name, codec in zip(names, states, strict=True):
-            if initial[name] != 0:
-                stored = constant(CODECS[codec], initial[name])
+            if begin[name] != 0:
+                stored = constant(CODECS[codec], begin[name])
                 for row, part in zip((name, f"{name}_scale"), stored, strict=False):
                     gpu.fill(new[row], part)
     every = dict.fromkeys(name for own in made for name in own)
@@ -92,25 +96,27 @@ def make_groups(
     codecs: Sequence[tuple[str, ...]],
     names: Sequence[str],
     seed: int,
-    method: Update,
     capturable: bool,
-    param_groups: Sequence[int] | None = None,
+    kernels: Sequence[Any],
+    param_groups: Sequence[int],
 ) -> list[Group]:
     """Return the groups of arrays that one launch updates: those on one device, of one dtype, in the same codecs.
 
-    `names` are those of the states that the rule has, `param_groups` which row of scalars is each parameter's:
-    parameters of several groups are updated by one launch.
+    `names` are those of the states that the rule has. `kernels` says what the kernel of each group of parameters
+    depends on beside codecs, `param_groups` which of these groups each parameter is in: several of one kernel are
+    updated by one launch.
     """
     groups: list[Group] = []
     if any(gpu.device_of(a) is None for a in arrays):
         warn_if_useless()
-    kinds = [(gpu.device_of(a), a.dtype, own) for a, own in zip(arrays, codecs, strict=True)]
+    of = [kernels.index(kernels[g]) for g in param_groups]
+    kinds = [(gpu.device_of(a), a.dtype, own, k) for a, own, k in zip(arrays, codecs, of, strict=True)]
     for kind in dict.fromkeys(kinds):
         indices = [t for t, other in enumerate(kinds) if other == kind]
         rows = [[a for t in indices if (a := states[name][t]) is not None] for name, *_ in _rows(kind[2], names)]
-        rates = [0 if param_groups is None else param_groups[t] for t in indices]
-        members = Members(structure, indices, [arrays[t] for t in indices], rows, kind[2], seed, rates)
-        groups.append(Group(members) if kind[0] is None else DeviceGroup(members, method, capturable))
+        own_groups = [param_groups[t] for t in indices]
+        members = Members(structure, indices, [arrays[t] for t in indices], rows, kind[2], seed, own_groups)
+        groups.append(Group(members) if kind[0] is None else DeviceGroup(members, capturable))
     return groups
 
 
@@ -118,7 +124,7 @@ class Plan:
     """A step as a small program of three verbs, for all groups of an optimizer.
 
     ``gather(grads)`` checks gradients and takes their addresses, and changes nothing else; without an argument it takes
-    the bound ones. ``prepare(update, values, stream)`` compiles, fixes threads and grids and packs scalars; after it
+    the bound ones. ``prepare(updates, rows, stream)`` compiles, fixes threads and grids and packs scalars; after it
     nothing can fail. ``run(step, ...)`` launches. ``release()`` lets the gradients go, unless they are bound.
 
     Attributes
@@ -133,21 +139,23 @@ class Plan:
         self._on_devices = [group for group in groups if isinstance(group, DeviceGroup)]
         self._on_cpu = [group for group in groups if not isinstance(group, DeviceGroup)]
 
-    def prepare(self, update: Update, values: tuple[float, ...], stream: Any) -> None:
-        """Prepare all groups for a step of `update` with these scalars, on a stream where they are on a GPU."""
-        rows = (values,)
+    def prepare(self, updates: Sequence[Update], rows: Sequence[tuple[float, ...]], stream: Any) -> None:
+        """Prepare a step, on a stream where arrays are on a GPU.
+
+        For each group of parameters there is an update and its scalars.
+        """
         for group in self._groups:
-            group.prepare(update, rows, stream)
+            group.prepare(updates, rows, stream)
 
     @functools.cached_property
     def reduction(self) -> Reduction:
         """The reduction of the gradients that were gathered."""
         return Reduction(self._groups)
 
-    def use_values(self, values: tuple[float, ...]) -> None:
+    def use_scalars(self, rows: Sequence[tuple[float, ...]]) -> None:
         """Take other scalars for the step that is prepared."""
         for group in self._groups:
-            group.values.pack_rows((values,))
+            group.pack(rows)
 
     def read_step(self) -> int | None:
         """Return the number of steps that a device counted, after all work enqueued there; None if none counts."""

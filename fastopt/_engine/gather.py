@@ -29,6 +29,7 @@ from .plan import Group
 class Bound(NamedTuple):
     """The gradients of :meth:`fastopt.Optimizer.bind`, and their addresses and the dtype in each group."""
 
+    given: list[Any]
     grads: list[Any]
     found: list[Array]
     dtypes: list[np.dtype[Any]]
@@ -183,16 +184,24 @@ class Gather:
         self._found[:] = [g.ctypes.data for g in grads]
 
     def _check_list(self) -> None:
-        structure, params = self._structure, self._collection
+        structure, t = self._structure, 0
+        for part, params in structure.collections(self._collection):
+            count = len(part.keys)
+            self._check_part(structure, t, self._given[t : t + count], part, params)
+            t += count
+
+    @staticmethod
+    def _check_part(structure: Structure, first: int, expected: list[Any], part: Structure, params: Any) -> None:
+        if part.kind == "array":
+            return
         now = dict(params) if isinstance(params, Mapping) else dict(enumerate(params))
-        if len(now) != len(self._given):
+        if len(now) != len(expected):
             raise ValueError(
-                f"params had {len(self._given)} arrays when the optimizer was made, and has {len(now)} now: make a "
-                "new one"
+                f"params had {len(expected)} arrays when the optimizer was made, and has {len(now)} now: make a new one"
             )
-        for t, given in enumerate(self._given):
-            if now.get(structure.keys[t]) is not given:
-                name = structure.label("params", t)
+        for k, given in enumerate(expected):
+            if now.get(part.keys[k]) is not given:
+                name = structure.label("params", first + k)
                 raise ValueError(
                     f"{name} was replaced by another array since the optimizer was made: write into it, "
                     f"{name}[...] = values, or make a new optimizer"
@@ -206,9 +215,15 @@ class Gather:
             if isinstance(grad, np.generic):
                 name = self._structure.label("grads", t)
                 raise TypeError(f"{name} is a scalar, {grad!r}, into which nobody can write: bind an array")
-        self.gather(grads)
+        self.bind_all(grads)
+
+    def bind_all(self, grads: list[Any]) -> None:
+        """Do the same with gradients in the order of the parameters."""
+        self.gather(list(grads))
         groups = [*self._groups, *self._devices]
-        self.bound = Bound(self.grads, [group.found.copy() for group in groups], [group.grad_dtype for group in groups])
+        self.bound = Bound(
+            grads, self.grads, [group.found.copy() for group in groups], [group.grad_dtype for group in groups]
+        )
 
     def _use_bound(self) -> None:
         """Take the bound gradients again, if others were read since."""
@@ -264,13 +279,18 @@ def spans_overlap(starts: Array, ends: Array, fixed: Array) -> bool:
     return bool((starts[1:] < ends[:-1]).any() or within.any())
 
 
-def _arrays_in(params: Any) -> list[Any]:
-    """Return what is in a sequence or a mapping."""
-    return list(params.values()) if isinstance(params, Mapping) else list(params)
+def _arrays_in(structure: Structure, params: Any) -> list[Any]:
+    """Return the arrays that are in the caller's collections."""
+    found: list[Any] = []
+    for part, arrays in structure.collections(params):
+        found += [arrays] if part.kind == "array" else arrays.values() if isinstance(arrays, Mapping) else arrays
+    return found
 
 
 def _reader(structure: Structure, params: Any) -> Callable[[], list[Any]] | None:
     """Return what lists the arrays that are in the caller's collection now; None if no others can be."""
     if structure.kind == "array" or type(params) is tuple:
         return None
-    return (lambda: params) if type(params) is list else functools.partial(_arrays_in, params)
+    if structure.kind == "sequence" and type(params) is list:
+        return lambda: params
+    return functools.partial(_arrays_in, structure, params)

@@ -43,17 +43,16 @@ class DeviceGroup(Group):
     ----------
     members : Members
         The arrays are views.
-    method : Update
-        Whose step it is.
     capturable : bool
         Keep the step number and `lr` on the device.
     """
 
-    def __init__(self, members: Members, method: Update, capturable: bool) -> None:
+    def __init__(self, members: Members, capturable: bool) -> None:
         super().__init__(members)
         params = self.params
         self.device = params[0].device
-        self.capturable, self._method = capturable, method
+        self.capturable = capturable
+        self._counted: Any = None  # what the kernel that counts was made of
         if capturable and self.group_count > 1:
             raise TypeError("capturable=True is for one group of parameters: the device works out the scalars of one")
         self._in_memory = capturable or self.group_count > 1
@@ -129,7 +128,7 @@ class DeviceGroup(Group):
             name = self.label("grads", t)
             yield name, gpu.view(name, grads[index])
 
-    def prepare(self, update: Update, rows: Sequence[tuple[float, ...]], stream: Any) -> None:
+    def prepare(self, updates: Sequence[Update], rows: Sequence[tuple[float, ...]], stream: Any) -> None:
         """Take the scalars and the stream of a step, and compile its kernel, so that only launching can fail.
 
         Raises
@@ -140,20 +139,22 @@ class DeviceGroup(Group):
             If it is being captured, and the step cannot be.
         """
         self._handle = gpu.stream_handle(stream, self.params[0])
-        spec = update.spec(self.codecs, len(rows[0]))
+        update = updates[self.rows[0]]
+        spec = update.spec(self.codecs, len(rows[self.rows[0]]))
         with driver.on(self.device):
             if streams.capturing(self._handle):
                 self._check_capture()
             if spec is not self.spec:
                 self._kernel = compiler.device_sweep(spec, self._in_memory, self.capturable, self.device)
-                if self.capturable:
-                    self._advance = compiler.device_counter(self._method.compiled_values(), spec, self.device)
                 self.spec, self.values = spec, ScalarTable(self.group_count, spec.scalars, spec.compute)
                 if self._in_memory:
                     self._bits = np.zeros(-(-self.values.array.nbytes // 8), np.int64)
                     self._scalars = driver.copy_of(self._bits.view(np.float64))
                     self._scalar_uploads = streams.Uploads(len(self._bits))
-        self.values.pack_rows(rows)
+            if self.capturable and (counted := (spec, *update.compiled_from())) != self._counted:
+                self._advance = compiler.device_counter(update.compiled_values(), spec, self.device)
+                self._counted = counted
+        self.pack(rows)
 
     def _check_capture(self) -> None:
         if not self.capturable:

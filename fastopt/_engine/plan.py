@@ -62,7 +62,7 @@ class Members(NamedTuple):
     seed : int
         Of stochastic rounding.
     param_groups : sequence of int
-        For each parameter, which group's scalars are its own.
+        For each parameter, which of the groups of parameters it is in.
     """
 
     structure: Structure
@@ -79,6 +79,8 @@ class Group:
 
     Attributes
     ----------
+    rows : list of int
+        The groups of parameters that these are in, whose scalars the launch takes.
     found : ndarray of int64
         The addresses of the gradients of the next step; :class:`fastopt._engine.gather.Gather` owns and fills it.
     grad_dtype : numpy.dtype
@@ -100,8 +102,9 @@ class Group:
         self.use_dtype(self.dtype)
         self.items, self.chunks = chunks_of([p.size for p in self.params])
         self.spec: Spec | None = None
-        self.groups = np.array(self.param_groups, np.int64)
-        self.group_count = max(self.param_groups, default=0) + 1
+        self.rows = sorted(set(self.param_groups))
+        self.groups = np.array([self.rows.index(g) for g in self.param_groups], np.int64)
+        self.group_count = len(self.rows)
         self.values = ScalarTable(self.group_count, 0, np.dtype(np.float64))
 
     def use_dtype(self, dtype: np.dtype[Any]) -> bool:
@@ -120,14 +123,16 @@ class Group:
         """Return the gradients of the group, of those of all parameters."""
         return grads if self._all else [grads[t] for t in self.indices]
 
-    def prepare(self, update: Update, rows: Sequence[tuple[float, ...]], stream: Any) -> None:
-        """Take the scalars of a step, a row for each group of parameters, and compile its kernels.
+    def prepare(self, updates: Sequence[Update], rows: Sequence[tuple[float, ...]], stream: Any) -> None:
+        """Take the formulas and the scalars of a step, of all groups of parameters, and compile its kernels.
 
         After that nothing can fail once writing began.
         """
         if stream is not None:
             raise TypeError(f"{self.label('params', 0)} is on the CPU, where a step takes no stream; got {stream!r}")
-        spec = update._specs.get(self.codecs) or update.spec(self.codecs, len(rows[0]))
+        first = self.rows[0]
+        update = updates[first]
+        spec = update._specs.get(self.codecs) or update.spec(self.codecs, len(rows[first]))
         if spec is not self.spec:
             kernels = threads.Kernels(functools.partial(compiler.sweep, spec), self.elements)
             kernels.prepare()
@@ -135,10 +140,14 @@ class Group:
             self.values = ScalarTable(self.group_count, spec.scalars, spec.compute)
         elif self.kernels.large:  # how many threads may have changed
             self.kernels.prepare()
+        self.pack(rows)
+
+    def pack(self, rows: Sequence[tuple[float, ...]]) -> None:
+        """Take the scalars of a step, of those of all groups of parameters."""
         if self.group_count == 1:
-            self.values.pack(rows[0])
+            self.values.pack(rows[self.rows[0]])
         else:
-            self.values.pack_rows(rows)
+            self.values.pack_rows([rows[g] for g in self.rows])
 
     def launch(self, step: int) -> threads.Launch:
         """Return the launch that updates all tensors of the group, in step number `step`."""

@@ -30,6 +30,9 @@ class Update(Protocol):
     def spec(self, codecs: tuple[str, ...], scalars: int | None = None) -> Spec:
         """Return what the kernel for a gradient, a parameter and states in these codecs is compiled from."""
 
+    def compiled_from(self) -> tuple[Any, ...]:
+        """Return the numbers that :meth:`compiled_values` depends on."""
+
     def compiled_values(self) -> Any:
         """Return :meth:`values` for use inside compiled code, as a function of the step and `lr`."""
 

@@ -60,8 +60,8 @@ class Adam(Optimizer):
     reproducible : bool, optional
         Round every operation by itself, for the same bits on every processor; by default where all arrays are
         float32 or float64.
-    state_dtype, rounding, master, seed, capturable
-        How numbers are stored, and where: as for :class:`fastopt.Optimizer`.
+    groups, state_dtype, rounding, master, seed, capturable
+        Which parameters have others, how numbers are stored, and where: as for :class:`fastopt.Optimizer`.
 
     Attributes
     ----------
@@ -151,7 +151,7 @@ class AdamW(Adam):
     ----------
     params, lr, betas, eps, eps_root, eps_hat, amsgrad, maximize
         As for :class:`Adam`.
-    reproducible, state_dtype, rounding, master, seed, capturable
+    reproducible, groups, state_dtype, rounding, master, seed, capturable
         As for :class:`Adam`.
     grad_scale, clip_value, clip_norm, nonfinite
         What is done to gradients first: as for :class:`fastopt.Optimizer`.

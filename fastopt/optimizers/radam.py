@@ -58,8 +58,8 @@ class RAdam(Optimizer):
     reproducible : bool, optional
         Round every operation by itself, for the same bits on every processor; by default where all arrays are
         float32 or float64.
-    state_dtype, rounding, master, seed, capturable
-        How numbers are stored, and where: as for :class:`fastopt.Optimizer`.
+    groups, state_dtype, rounding, master, seed, capturable
+        Which parameters have others, how numbers are stored, and where: as for :class:`fastopt.Optimizer`.
 
     Attributes
     ----------

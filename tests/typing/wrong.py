@@ -15,7 +15,7 @@ momentum = fastopt.Momentum([np.ones(3)])
 fastopt.Adam()  # type: ignore[call-arg]
 fastopt.Adam("p")  # type: ignore[arg-type]
 fastopt.Adam(1.0)  # type: ignore[arg-type]
-fastopt.Adam([1.0, 2.0])  # type: ignore[list-item]
+fastopt.Adam([1.0, 2.0])  # type: ignore[arg-type]
 fastopt.Adam({1: p})  # type: ignore[arg-type]
 fastopt.Adam(p, "x")  # type: ignore[arg-type]
 fastopt.Adam(p, lr="x")  # type: ignore[arg-type]

@@ -1,0 +1,74 @@
+"""Groups of parameters in checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .._arrays.checks import MOST_STEPS, check_integer
+
+#: What the names of entries about groups begin with; that of None, which NumPy's files cannot hold without pickle.
+_ENTRY, _NONE = "group/", "none"
+
+
+def saved(optimizer: Any) -> dict[str, Any]:
+    """Return the entries of a checkpoint about several groups: their own hyperparameters, and when they began."""
+    groups = optimizer._param_groups
+    if len(groups) == 1:
+        return {}
+    found: dict[str, Any] = {"groups": len(groups)}
+    for i, group in enumerate(groups):
+        own = {name: _NONE if value is None else value for name, value in group._own.items() if not callable(value)}
+        found |= {f"{_ENTRY}{i}/{name}": value for name, value in own.items()}
+        if group._start:
+            found[f"{_ENTRY}{i}/start"] = group._start
+    return found
+
+
+def entries(saved: Mapping[str, Any]) -> list[str]:
+    """Return the names of the entries of a checkpoint that are about groups."""
+    return [name for name in saved if name == "groups" or name.startswith(_ENTRY)]
+
+
+def read(optimizer: Any, saved: Mapping[str, Any]) -> list[tuple[dict[str, Any], int]]:
+    """Return for each group its own hyperparameters in a checkpoint, checked, and when it began.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there are others in it than the optimizer has, or something of them is not acceptable.
+    """
+    groups = optimizer._param_groups
+    count = np.asarray(saved["groups"]).tolist() if "groups" in saved else 1
+    if count != len(groups):
+        raise ValueError(
+            f"the checkpoint must have {len(groups)} groups of parameters, as the optimizer has; got {count}"
+        )
+    found: list[tuple[dict[str, Any], int]] = []
+    names = {name: name.removeprefix(_ENTRY).partition("/") for name in entries(saved) if name != "groups"}
+    for i, group in enumerate(groups):
+        own = {part[2]: np.asarray(saved[name]).tolist() for name, part in names.items() if part[0] == str(i)}
+        start = check_integer(f"{_ENTRY}{i}/start", own.pop("start", 0), 0, MOST_STEPS)
+        own = {name: None if value == _NONE else value for name, value in own.items()}
+        if callable(group._own.get("lr")):
+            own["lr"] = group._own["lr"]  # which no checkpoint has
+        found.append((optimizer._check_own(f"the checkpoint's groups[{i}]", own), start))
+    if unknown := sorted(name for name, part in names.items() if part[0] not in map(str, range(len(groups)))):
+        raise ValueError(f"the checkpoint has the extra entries {unknown}")
+    return found
+
+
+def take(optimizer: Any, read: Sequence[tuple[dict[str, Any], int]], hyperparameters: Mapping[str, Any]) -> None:
+    """Set what was read, and the hyperparameters of the optimizer; nothing if something of them cannot be."""
+    groups = optimizer._param_groups
+    before = [dict(group.__dict__) for group in groups]
+    for group, (own, start) in zip(groups, read, strict=True):
+        group.__dict__.update(_own=own, _start=start)
+    try:
+        optimizer._set_hyperparameters(hyperparameters)
+    except BaseException:
+        for group, old in zip(groups, before, strict=True):
+            group.__dict__.update(old)
+        raise
