@@ -46,6 +46,10 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
         "low_precision.json, standing_still": lambda: render.standing_still(load("low_precision.json")),
         "low_precision.json, round_trips": lambda: render.round_trips(load("low_precision.json")),
     },
+    "docs/training.md": {
+        "exploding_gradients.json, training": lambda: render.clipping(load("exploding_gradients.json")),
+        "exploding_gradients.json, through_time": lambda: render.through_time(load("exploding_gradients.json")),
+    },
 }
 #: The pictures, and the figures that they are drawn from.
 PICTURES: dict[str, Callable[[], dict[str, Any]]] = {"docs/bench.png": lambda: load("cpu.json")}

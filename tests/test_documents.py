@@ -190,6 +190,12 @@ COMMANDS = {
     "examples/low_precision.py --json asv_benchmarks/results/low_precision.json --plot docs/low_precision.png": Small(
         "--quick --seeds 2", ("torch",)
     ),
+    "examples/exploding_gradients.py": SameAs(
+        "examples/exploding_gradients.py --json asv_benchmarks/results/exploding_gradients.json "
+        "--plot docs/exploding_gradients.png"
+    ),
+    "examples/exploding_gradients.py --json asv_benchmarks/results/exploding_gradients.json "
+    "--plot docs/exploding_gradients.png": Small("--steps 10"),
 }
 #: Options that a document names by themselves: what they are of.
 OPTIONS = {
@@ -198,6 +204,8 @@ OPTIONS = {
     "--log2 20": "asv_benchmarks/formats.py",
     "--offset 0": "asv_benchmarks/placement.py",
 }
+#: The documents with tables that `tables.py` makes.
+WITH_TABLES = ["README.md", "docs/performance.md", "docs/low_precision.md", "docs/training.md"]
 #: Tables that no script makes, by what stands in their first line.
 BY_HAND = {
     "README.md": ["argument"],  # what an argument does: the test of its bytes is below
@@ -315,7 +323,11 @@ def test_a_script(command, tmp_path, monkeypatch, capsys, request):
 
 
 #: The tables that are made of the figures of a script, where they are not called like it.
-RENDERED = {"low_precision": ("training", "standing_still", "round_trips"), "promises": ()}
+RENDERED = {
+    "low_precision": ("training", "standing_still", "round_trips"),
+    "exploding_gradients": ("clipping", "through_time"),
+    "promises": (),
+}
 
 
 def assert_like_committed(new, old):
@@ -383,12 +395,12 @@ def test_loops_by_hand(tmp_path):
 
 def test_tables_and_pictures_are_written(tmp_path, monkeypatch, capsys):
     (tmp_path / "docs").mkdir()
-    for name in ("README.md", "docs/performance.md", "docs/low_precision.md"):
+    for name in WITH_TABLES:
         before, after = DOCUMENTS[name].split(": begin -->\n", 1)
         (tmp_path / name).write_text(f"{before}: begin -->\n nothing of this stays {after}", encoding="utf-8")
     assert run_script("asv_benchmarks/tables.py", ["--root", str(tmp_path)], tmp_path, monkeypatch) == 0
     written = [line.removeprefix("wrote ") for line in capsys.readouterr().out.splitlines()]
-    assert written[:4] == ["README.md", "docs/performance.md", "docs/low_precision.md", "docs/bench.png"]
+    assert written[:5] == [*WITH_TABLES, "docs/bench.png"]
     for name in written:
         if name.endswith(".md"):
             assert (tmp_path / name).read_text(encoding="utf-8") == DOCUMENTS[name]
@@ -400,7 +412,7 @@ def made():
     return load_script("tables")
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/performance.md", "docs/low_precision.md"])
+@pytest.mark.parametrize("name", WITH_TABLES)
 def test_documents_show_the_committed_figures(name, made):
     assert made.with_tables(name, DOCUMENTS[name]) == DOCUMENTS[name], "run asv_benchmarks/tables.py"
 
