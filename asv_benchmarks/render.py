@@ -97,3 +97,19 @@ def round_trips(figures: Figures) -> str:
     rows = ((name, *(f"{row[part]:.2g}" for part in lost)) for name, row in figures["round_trips"].items())
     own = ("m: median error", "99 %", "became 0")
     return table(("state_dtype", *own, own[0].replace("m", "v", 1), *own[1:]), rows)
+
+
+def clipping(figures: Figures) -> str:
+    rows = []
+    for name, row in figures["training"].items():
+        end, loss = row["not_finite_at"], row["loss"]
+        last = f"not finite from step {end} on" if end else f"{statistics.mean(loss[-50:]):.3f}"
+        rows.append((name, f"{loss[0]:.2f}", f"{max(loss):.3g}", f"{max(row['grad_norm']):.3g}", last))
+    return table(("gradient descent", "loss at first", "largest loss", "largest norm", "loss, last 50 steps"), rows)
+
+
+def through_time(figures: Figures) -> str:
+    names = figures["through_time"]
+    back = (1, 5, 10, 19)
+    rows = ((name, *(f"{norms[steps]:.2g}" for steps in back)) for name, norms in names.items())
+    return table(("spectral radius", *(f"{steps} back" for steps in back)), rows)

@@ -1,9 +1,14 @@
-"""Write the tables and pictures of README.md and `docs/` from the committed figures in `results/`."""
+"""Write the tables and pictures of README.md and `docs/` from the committed figures in `results/`.
+
+The picture of the tutorial is drawn by the code that the tutorial shows.
+"""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,10 +51,15 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
         "low_precision.json, standing_still": lambda: render.standing_still(load("low_precision.json")),
         "low_precision.json, round_trips": lambda: render.round_trips(load("low_precision.json")),
     },
+    "docs/training.md": {
+        "exploding_gradients.json, training": lambda: render.clipping(load("exploding_gradients.json")),
+        "exploding_gradients.json, through_time": lambda: render.through_time(load("exploding_gradients.json")),
+    },
 }
 #: The pictures, and the figures that they are drawn from.
 PICTURES: dict[str, Callable[[], dict[str, Any]]] = {"docs/bench.png": lambda: load("cpu.json")}
 GPU_PICTURE = "docs/gpu.png"
+TUTORIAL, TUTORIAL_PICTURE = "docs/tutorial.md", "docs/qhm.png"
 
 
 def with_tables(document: str, text: str) -> str:
@@ -71,6 +81,15 @@ def gpu_figures() -> dict[str, Any]:
     if not result["machine"]["cuda"].startswith("yes: "):
         raise ValueError(f"{GPU_FIGURES.name} was not measured on a GPU: {result['machine']['cuda']}")
     return result
+
+
+def run_tutorial(root: Path) -> None:
+    """Run the code of the tutorial, which writes its picture, in a folder."""
+    code = "".join(
+        re.findall(r"^```python\n(.*?)^```$", (ROOT / TUTORIAL).read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    )
+    with contextlib.chdir(root):
+        exec(compile(code, TUTORIAL, "exec"), {"__name__": "tutorial"})  # noqa: S102
 
 
 def rows_of(result: dict[str, Any]) -> list[dict[str, Any]]:
@@ -158,6 +177,8 @@ def main() -> None:
     for picture, made in pictures.items():
         report.plot(made(), str(root / picture))
         print(f"wrote {picture}")
+    run_tutorial(root)
+    print(f"wrote {TUTORIAL_PICTURE}")
 
 
 if __name__ == "__main__":

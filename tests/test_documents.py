@@ -20,9 +20,9 @@ import numpy as np
 import pytest
 
 import fastopt
-from fastopt._bench import cli, command_line, measure, report, storages
+from fastopt._bench import cli, command_line, measure, report, run, storages
 
-from .documents import DOCUMENTS, ROOT, blocks, commands, is_script, load_script, run_script, spans, tables
+from .documents import DOCUMENTS, ROOT, blocks, commands, forget, is_script, load_script, run_script, spans, tables
 from .test_codegen import features
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -149,6 +149,9 @@ COMMANDS = {
     "fastopt bench --json asv_benchmarks/results/cpu.json": ByTest("test_bench.py::test_table_json_and_picture"),
     "fastopt bench --compare old.json --factor 1.25": ByTest("test_bench.py::test_the_gate"),
     "fastopt bench --optimizers tests.own_optimizers:Lion": ByTest("test_own_optimizer.py::test_bench"),
+    "fastopt bench --sizes --models --optimizers qhm:QHM": ByTest(
+        "test_documents.py::test_the_tutorial_is_benchmarked"
+    ),
     "fastopt bench --device cuda": ByTest("simulated/test_bench.py::test_what_is_measured_is_written"),
     "cd asv_benchmarks": NotRun("it is a part of the next", folder_is_there),
     "asv machine --yes": ByTest("test_asv.py::test_the_commands_that_are_documented"),
@@ -190,6 +193,12 @@ COMMANDS = {
     "examples/low_precision.py --json asv_benchmarks/results/low_precision.json --plot docs/low_precision.png": Small(
         "--quick --seeds 2", ("torch",)
     ),
+    "examples/exploding_gradients.py": SameAs(
+        "examples/exploding_gradients.py --json asv_benchmarks/results/exploding_gradients.json "
+        "--plot docs/exploding_gradients.png"
+    ),
+    "examples/exploding_gradients.py --json asv_benchmarks/results/exploding_gradients.json "
+    "--plot docs/exploding_gradients.png": Small("--steps 10"),
 }
 #: Options that a document names by themselves: what they are of.
 OPTIONS = {
@@ -198,6 +207,8 @@ OPTIONS = {
     "--log2 20": "asv_benchmarks/formats.py",
     "--offset 0": "asv_benchmarks/placement.py",
 }
+#: The documents with tables that `tables.py` makes.
+WITH_TABLES = ["README.md", "docs/performance.md", "docs/low_precision.md", "docs/training.md"]
 #: Tables that no script makes, by what stands in their first line.
 BY_HAND = {
     "README.md": ["argument"],  # what an argument does: the test of its bytes is below
@@ -267,6 +278,7 @@ def test_the_same_command_with_more_options(command):
     assert COMMANDS[command].other.startswith(f"{command} ")
 
 
+@pytest.mark.usefixtures("tutorial_module")
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.partition(" ")[0] == "fastopt"])
 def test_options_of_the_command_line(command):
     """Those that are run with others in tests of their own: the command line takes them."""
@@ -315,7 +327,11 @@ def test_a_script(command, tmp_path, monkeypatch, capsys, request):
 
 
 #: The tables that are made of the figures of a script, where they are not called like it.
-RENDERED = {"low_precision": ("training", "standing_still", "round_trips"), "promises": ()}
+RENDERED = {
+    "low_precision": ("training", "standing_still", "round_trips"),
+    "exploding_gradients": ("clipping", "through_time"),
+    "promises": (),
+}
 
 
 def assert_like_committed(new, old):
@@ -383,16 +399,19 @@ def test_loops_by_hand(tmp_path):
 
 def test_tables_and_pictures_are_written(tmp_path, monkeypatch, capsys):
     (tmp_path / "docs").mkdir()
-    for name in ("README.md", "docs/performance.md", "docs/low_precision.md"):
+    for name in WITH_TABLES:
         before, after = DOCUMENTS[name].split(": begin -->\n", 1)
         (tmp_path / name).write_text(f"{before}: begin -->\n nothing of this stays {after}", encoding="utf-8")
     assert run_script("asv_benchmarks/tables.py", ["--root", str(tmp_path)], tmp_path, monkeypatch) == 0
-    written = [line.removeprefix("wrote ") for line in capsys.readouterr().out.splitlines()]
-    assert written[:4] == ["README.md", "docs/performance.md", "docs/low_precision.md", "docs/bench.png"]
+    lines = capsys.readouterr().out.splitlines()
+    written = [line.removeprefix("wrote ") for line in lines if line.startswith("wrote ")]  # the tutorial prints, too
+    assert written[:5] == [*WITH_TABLES, "docs/bench.png"]
     for name in written:
         if name.endswith(".md"):
             assert (tmp_path / name).read_text(encoding="utf-8") == DOCUMENTS[name]
-    assert (tmp_path / "docs" / "bench.png").read_bytes().startswith(b"\x89PNG")
+    assert written[-1] == "docs/qhm.png"
+    for name in ("docs/bench.png", "docs/qhm.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.fixture(scope="module")
@@ -400,7 +419,7 @@ def made():
     return load_script("tables")
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/performance.md", "docs/low_precision.md"])
+@pytest.mark.parametrize("name", WITH_TABLES)
 def test_documents_show_the_committed_figures(name, made):
     assert made.with_tables(name, DOCUMENTS[name]) == DOCUMENTS[name], "run asv_benchmarks/tables.py"
 
@@ -471,7 +490,7 @@ def test_the_bytes_that_the_readme_names():
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
-def test_python_runs(name):
+def test_python_runs(name, tmp_path, monkeypatch):
     """What is a doctest, pytest runs in README.md; else a document is one session. A class is quoted as it is."""
     found = blocks(DOCUMENTS[name], "python")
     if name == "README.md":
@@ -480,13 +499,48 @@ def test_python_runs(name):
         assert "--doctest-glob=README.md" in options["addopts"]
         assert all(block.startswith(">>> ") for block in found)
         return
-    session = {}
+    session = {"__name__": "session"}
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "docs").mkdir()
     for block in found:
         if quoted := re.search(r"^class (\w+)\(Optimizer\)", block, re.MULTILINE):
             file = ROOT / "fastopt" / "optimizers" / f"{quoted[1].lower()}.py"
             assert block == without_docstring(file.read_text(encoding="utf-8"), block.splitlines()[0])
         else:
             exec(compile(block, name, "exec"), session)
+    for picture in (tmp_path / "docs").iterdir():  # one that a document draws is the one that it shows
+        assert f"]({picture.name})" in DOCUMENTS[name]
+        committed = ROOT / "docs" / picture.name
+        assert description(picture) == description(committed), "run asv_benchmarks/tables.py"
+
+
+def description(picture):
+    """Return what a picture says of itself: its pixels differ between releases of matplotlib."""
+    from PIL import Image
+
+    with Image.open(picture) as image:
+        return image.size, image.info["Description"]
+
+
+@pytest.fixture
+def tutorial_module(tmp_path, monkeypatch):
+    """The first block of the tutorial in the file that it names, where commands find it."""
+    (tmp_path / "qhm.py").write_text(blocks(DOCUMENTS["docs/tutorial.md"], "python")[0], encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    before = set(sys.modules)
+    yield
+    forget(tmp_path, before)
+
+
+@pytest.mark.usefixtures("tutorial_module")
+def test_the_tutorial_is_benchmarked(monkeypatch, capsys):
+    """By the command that it shows; the package's own optimizers are left out."""
+    pytest.importorskip("rich", reason="needs the extra `bench`")
+    (block,) = blocks(DOCUMENTS["docs/tutorial.md"], "sh")
+    monkeypatch.setattr(run, "OPTIMIZERS", {})
+    assert cli.main([*shlex.split(block)[2:], "--roofline", "4096"]) == 0
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if "4_096" in line]
+    assert "QHM" in row
 
 
 def without_docstring(text, begin):
