@@ -72,8 +72,12 @@ def test_a_process_without_the_instructions_steps_to_the_same_bits(run_script, e
     print(np.array_equal(q, p, equal_nan=True), end=" ")
     wide = np.zeros(p.size)
     fastopt.GD(wide, lr=1.0).step(p)
-    print(np.array_equal(-wide, p.astype("f8"), equal_nan=True), float16.native())
+    print(np.array_equal(-wide, p.astype("f8"), equal_nan=True), float16.native(), end=" ")
+    opt = fastopt.GD(np.zeros(2**15), clip_norm=1.0)
+    opt.step(p[: 2**15])
+    exact = sum(int(n) ** 2 for n in p[: 2**15].astype("f8") * 2.0**24)  # all are multiples of 2^-24
+    print(abs(opt.grad_norm * 2**24 / float(exact) ** 0.5 - 1) < 1e-14)
     """,
         **environment,
     )
-    assert out == "True True True True False"
+    assert out == "True True True True False True"

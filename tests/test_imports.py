@@ -28,6 +28,7 @@ HOUSE = {
             "cache",
             "array_tuples",
             "targets",
+            "wide",
             "reduce",
             "access",
             "cpu",

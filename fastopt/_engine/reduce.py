@@ -141,7 +141,9 @@ class Reduction:
     def __init__(self, groups: Sequence[Group]) -> None:
         self._groups = list(groups)
         self._parts = [_Device(g) if isinstance(g, DeviceGroup) else _Host([p.size for p in g.params]) for g in groups]
-        self._count = sum(len(group.indices) for group in groups)
+        self._places = [np.array(group.indices, np.int64) for group in groups]
+        self._count = sum(map(len, self._places))
+        self._whole = np.array([[0, 0, self._count]], np.int64)
         self._all = threads.Kernels(functools.partial(compiler.sums, RESULTS), 0)
 
     def run(self, stream: Any = None) -> None:
@@ -155,11 +157,10 @@ class Reduction:
     def read(self) -> Reduced:
         """Return the results, after all work enqueued on GPUs."""
         every, over_all = np.zeros((2, self._count), np.float64), np.zeros((2, 1), np.float64)
-        for group, part in zip(self._groups, self._parts, strict=True):
+        for places, part in zip(self._places, self._parts, strict=True):
             if isinstance(part, _Device):
                 part.read()
-            every[:, list(group.indices)] = part.found
+            every[:, places] = part.found
         self._all.prepare()
-        whole = np.array([[0, 0, self._count]], np.int64)
-        threads.launch([(self._all, (_rows(every)[:, None], whole, *_rows(over_all)))])
+        threads.launch([(self._all, (_rows(every)[:, None], self._whole, *_rows(over_all)))])
         return Reduced(every[0], every[1], float(over_all[0, 0]), float(over_all[1, 0]))

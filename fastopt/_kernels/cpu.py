@@ -18,7 +18,7 @@ from .._storage.layout import layout as layout_of
 from . import access
 from .array_tuples import addresses as addresses_of
 from .parts import named_part
-from .reduce import LANES, RESULTS, Elements
+from .reduce import LANES, RESULTS, WIDTH, Elements
 from .targets import CPU
 
 # What `direct` answers.
@@ -186,32 +186,42 @@ def make_sums(codec: str) -> Callable[..., None]:
     own = Elements(CPU, codec)
     term, larger, read, write, write_bits, lanes = own.term, own.larger, own.read, own.write, own.write_bits, own.lanes
     itemsize, no_bits, results = own.itemsize, own.no_bits, codec == RESULTS
+    columns, fold = own.columns, own.fold
 
     @named_part
-    def rows(address, biggest, n, sums):
+    def whole_rows(address, biggest, n, sums):
         bits = no_bits
-        for row in range(n // LANES):
+        for first in range(0, LANES, WIDTH):
+            bits = columns(address, n, first, sums, bits)
+        return bits
+
+    @named_part
+    def whole_rows_of_results(address, biggest, n, sums):
+        bits = no_bits
+        for j in range(LANES):
+            write(sums, j, 0.0)
+        for row in range(n):
             for j in range(LANES):
                 write(sums, j, read(sums, j) + term(address, row * LANES + j))
                 bits = larger(address, biggest, row * LANES + j, bits)
+        return bits
+
+    whole = whole_rows_of_results if results else whole_rows
+
+    @named_part
+    def chunk_of(address, biggest, n, squares, largest, c):
+        if results and n == 1:  # small tensors have one chunk
+            write_bits(largest, c, larger(address, biggest, 0, no_bits))
+            write(squares, c, term(address, 0))
+            return
+        sums = lanes()
+        bits = whole(address, biggest, n // LANES, sums)
         done = n - n % LANES
         for j in range(n % LANES):
             write(sums, j, read(sums, j) + term(address, done + j))
             bits = larger(address, biggest, done + j, bits)
-        return bits
-
-    @named_part
-    def chunk_of(address, biggest, n, squares, largest, c):
-        sums = lanes()
-        for j in range(LANES):
-            write(sums, j, 0.0)
-        write_bits(largest, c, rows(address, biggest, n, sums))
-        width = LANES // 2
-        while width > 0:
-            for j in range(width):
-                write(sums, j, read(sums, j) + read(sums, j + width))
-            width //= 2
-        write(squares, c, read(sums, 0))
+        write_bits(largest, c, bits)
+        write(squares, c, fold(sums))
 
     def sums(table, chunks, squares, largest):
         for c in prange(chunks.shape[0]):

@@ -50,7 +50,7 @@ class Float16Builder:
 
     def fpext(self, value: Any, kind: Any) -> Any:
         b = self._builder
-        if value.type != HALF:
+        if getattr(value.type, "element", value.type) != HALF:
             return b.fpext(value, kind)
         number = b.bitcast(widened(b, b.zext(b.bitcast(value, INT16), INT32)), FLOAT)
         return number if kind == FLOAT else b.fpext(number, kind)
