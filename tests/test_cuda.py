@@ -21,7 +21,7 @@ from fastopt._bench.catalog import OPTIMIZERS
 from fastopt._bench.storages import selected
 from fastopt._kernels import compiler, toolchain
 
-from .cases import CASES, every_case, every_case_in_turns, every_one_of, name_of, slow_operations
+from .cases import every_case, every_case_in_turns, every_one_of, slow_operations
 from .on_device import SANITIZED, sanitize
 from .simulated.device import Device, Packed
 
