@@ -77,6 +77,8 @@ CASES = [
     ),
     ("Adam", {"betas": (0.8, 0.9), "amsgrad": True}),
     ("AdamW", {"amsgrad": True}),
+    ("SignSGD", {}),
+    ("SignSGD", {"lr": 0.1, "momentum": 0.8, "weight_decay": 0.1, "decoupled": True, "maximize": True}),
 ]
 DTYPES = [np.float32, np.float64]
 # Larger arrays repeat so many random elements; a prime, so that each comes by every place in a packed register.

@@ -103,6 +103,13 @@ def radam(h, f, p, g, m, v):
     return [p - f(h.lr / correction1) * m * (f(r) / root), m, v]
 
 
+def signsgd(h, f, p, g, *m):
+    if not h.momentum:
+        return [p - f(h.lr) * np.sign(g)]
+    average = f(h.momentum) * m[0] + f(1 - h.momentum) * g
+    return [p - f(h.lr) * np.sign(average), average]
+
+
 EXPRESSIONS = {
     "GD": gd,
     "Momentum": momentum,
@@ -115,6 +122,7 @@ EXPRESSIONS = {
     "Adamax": adamax,
     "Adadelta": adadelta,
     "RAdam": radam,
+    "SignSGD": signsgd,
 }
 
 

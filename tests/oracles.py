@@ -150,6 +150,11 @@ def radam(h, p, g, m, v):
     return [p - h.lr * r * m_hat / (np.sqrt(v_hat + h.eps_root) + (h.eps + h.eps_hat / np.sqrt(correction2))), m, v]
 
 
+def signsgd(h, p, g, *m):
+    m = [h.momentum * m[0] + (1 - h.momentum) * g] if h.momentum else []
+    return [p - h.lr * np.sign(m[0] if m else g), *m]
+
+
 COMMON = {"weight_decay": 0.0, "decoupled": False, "maximize": False, "reproducible": None}
 #: What is done to gradients before any equation is none of its business: tests/test_gradients.py.
 COMMON |= (GRADIENTS := {"grad_scale": None, "clip_value": None, "clip_norm": None, "nonfinite": "propagate"})
@@ -171,6 +176,7 @@ ORACLES = {
     "Adamax": (adamax, COMMON | {"lr": 2e-3, "betas": (0.9, 0.999), "eps": 1e-8}),
     "Adadelta": (adadelta, COMMON | {"lr": 1.0, "rho": 0.95, "eps_root": 1e-6}),
     "RAdam": (radam, COMMON | {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "eps_root": 0.0, "eps_hat": 0.0}),
+    "SignSGD": (signsgd, COMMON | {"lr": 1e-4, "momentum": 0.0}),
 }
 
 

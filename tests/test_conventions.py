@@ -300,13 +300,23 @@ def test_optax_radam(optax, seed, dtype):
     check(ours, theirs, dtype)
 
 
+@every_draw
+def test_optax_signsgd(optax, seed, dtype):
+    h = draw(seed)
+    theirs = run_optax(optax, optax.sign_sgd(h["lr"]), dtype, seed)
+    check(run("optax", "SignSGD", dtype, seed, lr=h["lr"]), theirs, dtype)
+    theirs = run_optax(optax, optax.signum(h["lr"], beta=h["momentum"]), dtype, seed)
+    check(run("optax", "SignSGD", dtype, seed, lr=h["lr"], momentum=h["momentum"]), theirs, dtype)
+
+
 def test_optax_defaults(optax):
     ours = fastopt.conventions["optax"]
     theirs = inspect.signature(optax.rmsprop).parameters
     assert (ours["RMSprop"]["beta"], ours["RMSprop"]["eps_root"]) == (theirs["decay"].default, theirs["eps"].default)
     assert theirs["eps_in_sqrt"].default is True
+    functions = {k.replace("_", ""): f for module in (optax.contrib, optax) for k, f in vars(module).items()}
     for name in ours.keys() - {"GD", "Momentum", "RMSprop"}:
-        theirs = {k: p.default for k, p in inspect.signature(getattr(optax, name.lower())).parameters.items()}
+        theirs = {k: p.default for k, p in inspect.signature(functions[name.lower()]).parameters.items()}
         if "betas" in ours[name]:
             theirs["betas"] = theirs["b1"], theirs["b2"]
         check_defaults("optax", name, theirs)
@@ -450,10 +460,11 @@ def test_keras_epsilon_is_not_the_papers():
 def documented_rates():
     """Return the learning rates in the table of the module's docstring, by owner and class."""
     (table,) = re.findall(r"^default +(.*)\n[= ]+\n((?:\w+ .*\n)+)", conventions.__doc__, re.MULTILINE)
-    names, rows = table[0].split(), [line.split() for line in table[1].splitlines()]
+    owners, rows = table[0].split(), [line.split() for line in table[1].splitlines()]
+    by_class = {name: dict(zip(owners, rates, strict=True)) for name, *rates in rows}
     return {
-        owner: {n: None if r == "none" else float(r) for n, r in zip(names, rates, strict=True)}
-        for owner, *rates in rows
+        owner: {name: None if rates[owner] == "none" else float(rates[owner]) for name, rates in by_class.items()}
+        for owner in owners
     }
 
 

@@ -14,14 +14,22 @@ article   ``v = beta v + (1 - beta) g``   ``sqrt(s + eps)``                 ``sq
 ``lr`` is not among the arguments, so that yours can stand beside them. Where it is left out it is fastopt's, not the
 owner's:
 
-========  =======  ========  =======  =======  =======  =======  =======  =======  =======  ========  =======
-default   GD       Momentum  RMSprop  Adam     AdamW    Lion     Adagrad  NAdam    Adamax   Adadelta  RAdam
-========  =======  ========  =======  =======  =======  =======  =======  =======  =======  ========  =======
-fastopt   1e-2     1e-2      1e-2     1e-3     1e-3     1e-4     1e-2     2e-3     2e-3     1.0       1e-3
-torch     1e-3     1e-3      1e-2     1e-3     1e-3     none     1e-2     2e-3     2e-3     1.0       1e-3
-optax     none     none      none     none     none     none     none     none     none     none      none
-keras     1e-2     1e-2      1e-3     1e-3     1e-3     1e-3     1e-3     1e-3     1e-3     1e-3      none
-========  =======  ========  =======  =======  =======  =======  =======  =======  =======  ========  =======
+=========  =======  =======  =======  =======
+default    fastopt  torch    optax    keras
+=========  =======  =======  =======  =======
+GD         1e-2     1e-3     none     1e-2
+Momentum   1e-2     1e-3     none     1e-2
+RMSprop    1e-2     1e-2     none     1e-3
+Adam       1e-3     1e-3     none     1e-3
+AdamW      1e-3     1e-3     none     1e-3
+Lion       1e-4     none     none     1e-3
+Adagrad    1e-2     1e-2     none     1e-3
+NAdam      2e-3     2e-3     none     1e-3
+Adamax     2e-3     2e-3     none     1e-3
+Adadelta   1.0      1.0      none     1e-3
+RAdam      1e-3     1e-3     none     none
+SignSGD    1e-4     none     none     none
+=========  =======  =======  =======  =======
 
 ``none``: no default, or no such optimizer. Of the others, PyTorch's RAdam has epsilon before the bias correction
 (``eps_hat``), and Optax's and Keras's Adagrad have it under the root. What is another optimizer under the same name
@@ -80,6 +88,7 @@ conventions: Mapping[str, Mapping[str, Arguments]] = MappingProxyType(
                 "Adamax": {"betas": (0.9, 0.999), "eps": 1e-8},
                 "Adadelta": {"rho": 0.9, "eps_root": 1e-6},
                 "RAdam": _ADAM,
+                "SignSGD": {},
             }
         ),
         "keras": _frozen(

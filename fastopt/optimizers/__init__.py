@@ -10,3 +10,4 @@ from .momentum import *
 from .nadam import *
 from .radam import *
 from .rmsprop import *
+from .signsgd import *
