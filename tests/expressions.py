@@ -110,6 +110,14 @@ def signsgd(h, f, p, g, *m):
     return [p - f(h.lr) * np.sign(average), average]
 
 
+def yogi(h, f, p, g, m, v):
+    beta1, beta2 = h.betas
+    m = f(beta1) * m + f(1 - beta1) * g
+    v = v - f(1 - beta2) * np.sign(v - g * g) * (g * g)
+    root = np.sqrt(f(1 / (1 - power(beta2, h.step))) * v + f(h.eps_root))
+    return [p - f(h.lr / (1 - power(beta1, h.step))) * m / (root + f(h.eps)), m, v]
+
+
 EXPRESSIONS = {
     "GD": gd,
     "Momentum": momentum,
@@ -123,6 +131,7 @@ EXPRESSIONS = {
     "Adadelta": adadelta,
     "RAdam": radam,
     "SignSGD": signsgd,
+    "Yogi": yogi,
 }
 
 

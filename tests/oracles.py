@@ -155,6 +155,14 @@ def signsgd(h, p, g, *m):
     return [p - h.lr * np.sign(m[0] if m else g), *m]
 
 
+def yogi(h, p, g, m, v):
+    beta1, beta2 = h.betas
+    m = beta1 * m + (1 - beta1) * g
+    v = v - (1 - beta2) * np.sign(v - g**2) * g**2
+    m_hat, v_hat = m / (1 - beta1**h.step), v / (1 - beta2**h.step)
+    return [p - h.lr * m_hat / (np.sqrt(v_hat + h.eps_root) + h.eps), m, v]
+
+
 COMMON = {"weight_decay": 0.0, "decoupled": False, "maximize": False, "reproducible": None}
 #: What is done to gradients before any equation is none of its business: tests/test_gradients.py.
 COMMON |= (GRADIENTS := {"grad_scale": None, "clip_value": None, "clip_norm": None, "nonfinite": "propagate"})
@@ -177,6 +185,10 @@ ORACLES = {
     "Adadelta": (adadelta, COMMON | {"lr": 1.0, "rho": 0.95, "eps_root": 1e-6}),
     "RAdam": (radam, COMMON | {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "eps_root": 0.0, "eps_hat": 0.0}),
     "SignSGD": (signsgd, COMMON | {"lr": 1e-4, "momentum": 0.0}),
+    "Yogi": (
+        yogi,
+        COMMON | {"lr": 1e-2, "betas": (0.9, 0.999), "eps": 1e-3, "eps_root": 0.0, "initial_accumulator_value": 1e-6},
+    ),
 }
 
 

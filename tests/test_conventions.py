@@ -309,6 +309,17 @@ def test_optax_signsgd(optax, seed, dtype):
     check(run("optax", "SignSGD", dtype, seed, lr=h["lr"], momentum=h["momentum"]), theirs, dtype)
 
 
+@every_draw
+def test_optax_yogi(optax, seed, dtype):
+    h = draw(seed)
+    more = {"eps": h["eps"], "eps_root": 1e-6, "initial_accumulator_value": h["momentum"]}
+    theirs = optax.chain(optax.scale_by_yogi(*h["betas"], **more), optax.scale(-h["lr"]))
+    ours = run("optax", "Yogi", dtype, seed, lr=h["lr"], betas=h["betas"], **more)
+    check(ours, run_optax(optax, theirs, dtype, seed), dtype)
+    theirs = run_optax(optax, optax.yogi(h["lr"], *h["betas"], eps=h["eps"]), dtype, seed)
+    check(run("optax", "Yogi", dtype, seed, lr=h["lr"], betas=h["betas"], eps=h["eps"]), theirs, dtype)
+
+
 def test_optax_defaults(optax):
     ours = fastopt.conventions["optax"]
     theirs = inspect.signature(optax.rmsprop).parameters

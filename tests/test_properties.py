@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 import fastopt
 
-from .cases import CASES, assert_same_bits, call, check_step, make, random
+from .cases import CASES, assert_same_bits, call, check_step, first_states, make, random
 
 quick = settings(derandomize=True, deadline=None, max_examples=100)
 cases = st.sampled_from(CASES)
@@ -70,7 +70,7 @@ def test_the_same_bits_for_any_shapes_orders_and_forms(case, dtype, list_of_shap
     twins = [p.copy("K") for p in params]
     together = make(case, params)
     alone = [make(case, a) for a in flat]
-    states = [{name: np.zeros_like(p) for name in together.state} for p in params]
+    states = [first_states(together, p) for p in params]
     for step in (1, 2):
         grads = [random(a.size, dtype, seed + 10 * step + k) for k, a in enumerate(flat)]
         shaped = [np.array(g.reshape(s), order=order) for g, s in zip(grads, list_of_shapes, strict=True)]

@@ -11,3 +11,4 @@ from .nadam import *
 from .radam import *
 from .rmsprop import *
 from .signsgd import *
+from .yogi import *
