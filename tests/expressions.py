@@ -118,6 +118,14 @@ def yogi(h, f, p, g, m, v):
     return [p - f(h.lr / (1 - power(beta1, h.step))) * m / (root + f(h.eps)), m, v]
 
 
+def adabelief(h, f, p, g, m, v):
+    beta1, beta2 = h.betas
+    m = f(beta1) * m + f(1 - beta1) * g
+    v = f(beta2) * v + f(1 - beta2) * ((g - m) * (g - m)) + f(h.eps_root)
+    root = np.sqrt(f(1 / (1 - power(beta2, h.step))) * v)
+    return [p - f(h.lr / (1 - power(beta1, h.step))) * m / (root + f(h.eps)), m, v]
+
+
 EXPRESSIONS = {
     "GD": gd,
     "Momentum": momentum,
@@ -132,6 +140,7 @@ EXPRESSIONS = {
     "RAdam": radam,
     "SignSGD": signsgd,
     "Yogi": yogi,
+    "AdaBelief": adabelief,
 }
 
 

@@ -163,6 +163,14 @@ def yogi(h, p, g, m, v):
     return [p - h.lr * m_hat / (np.sqrt(v_hat + h.eps_root) + h.eps), m, v]
 
 
+def adabelief(h, p, g, m, v):
+    beta1, beta2 = h.betas
+    m = beta1 * m + (1 - beta1) * g
+    v = beta2 * v + (1 - beta2) * (g - m) ** 2 + h.eps_root
+    m_hat, v_hat = m / (1 - beta1**h.step), v / (1 - beta2**h.step)
+    return [p - h.lr * m_hat / (np.sqrt(v_hat) + h.eps), m, v]
+
+
 COMMON = {"weight_decay": 0.0, "decoupled": False, "maximize": False, "reproducible": None}
 #: What is done to gradients before any equation is none of its business: tests/test_gradients.py.
 COMMON |= (GRADIENTS := {"grad_scale": None, "clip_value": None, "clip_norm": None, "nonfinite": "propagate"})
@@ -189,6 +197,7 @@ ORACLES = {
         yogi,
         COMMON | {"lr": 1e-2, "betas": (0.9, 0.999), "eps": 1e-3, "eps_root": 0.0, "initial_accumulator_value": 1e-6},
     ),
+    "AdaBelief": (adabelief, COMMON | {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-16, "eps_root": 1e-16}),
 }
 
 

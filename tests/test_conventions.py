@@ -320,6 +320,14 @@ def test_optax_yogi(optax, seed, dtype):
     check(run("optax", "Yogi", dtype, seed, lr=h["lr"], betas=h["betas"], eps=h["eps"]), theirs, dtype)
 
 
+@every_draw
+def test_optax_adabelief(optax, seed, dtype):
+    h = draw(seed)
+    theirs = run_optax(optax, optax.adabelief(h["lr"], *h["betas"], eps=h["eps"], eps_root=1e-6), dtype, seed)
+    ours = run("optax", "AdaBelief", dtype, seed, lr=h["lr"], betas=h["betas"], eps=h["eps"], eps_root=1e-6)
+    check(ours, theirs, dtype)
+
+
 def test_optax_defaults(optax):
     ours = fastopt.conventions["optax"]
     theirs = inspect.signature(optax.rmsprop).parameters

@@ -1,5 +1,6 @@
 """The optimizers, one file each: the rule, its scalars, the class, its function."""
 
+from .adabelief import *
 from .adadelta import *
 from .adagrad import *
 from .adam import *
