@@ -40,7 +40,8 @@ def any_numbers(draw):
     name, kwargs = draw(cases)
     hyperparameters = getattr(fastopt, name).hyperparameters | kwargs
     free = [k for k, v in hyperparameters.items() if k in NUMBERS and (v or k not in ("weight_decay", "momentum"))]
-    return name, kwargs | {k: draw(NUMBERS[k]) for k in free}
+    numbers = NUMBERS if "eps" in hyperparameters else NUMBERS | {"eps_root": NUMBERS["eps"]}  # one of them is not 0
+    return name, kwargs | {k: draw(numbers[k]) for k in free}
 
 
 @st.composite
