@@ -126,6 +126,18 @@ def adabelief(h, f, p, g, m, v):
     return [p - f(h.lr / (1 - power(beta1, h.step))) * m / (root + f(h.eps)), m, v]
 
 
+def adan(h, f, p, g, m, v, n, last):
+    beta1, beta2 = h.betas
+    d = f(h.step > 1) * (g - last)
+    ahead = g + f(beta2) * d
+    m = f(beta1) * m + f(1 - beta1) * g
+    v = f(beta2) * v + f(1 - beta2) * d
+    n = f(h.beta3) * n + f(1 - h.beta3) * (ahead * ahead)
+    part_m, part_v = h.lr / (1 - power(beta1, h.step)), h.lr * beta2 / (1 - power(beta2, h.step))
+    root = np.sqrt(f(1 / (1 - power(h.beta3, h.step))) * n + f(h.eps_root))
+    return [p - (f(part_m) * m + f(part_v) * v) / (root + f(h.eps)), m, v, n, g]
+
+
 EXPRESSIONS = {
     "GD": gd,
     "Momentum": momentum,
@@ -141,6 +153,7 @@ EXPRESSIONS = {
     "SignSGD": signsgd,
     "Yogi": yogi,
     "AdaBelief": adabelief,
+    "Adan": adan,
 }
 
 

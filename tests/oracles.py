@@ -171,6 +171,16 @@ def adabelief(h, p, g, m, v):
     return [p - h.lr * m_hat / (np.sqrt(v_hat) + h.eps), m, v]
 
 
+def adan(h, p, g, m, v, n, last):
+    beta1, beta2 = h.betas
+    d = (h.step > 1) * (g - last)  # NaN, not 0, where the first gradient is infinite
+    m = beta1 * m + (1 - beta1) * g
+    v = beta2 * v + (1 - beta2) * d
+    n = h.beta3 * n + (1 - h.beta3) * (g + beta2 * d) ** 2
+    m_hat, v_hat, n_hat = m / (1 - beta1**h.step), v / (1 - beta2**h.step), n / (1 - h.beta3**h.step)
+    return [p - h.lr * (m_hat + beta2 * v_hat) / (np.sqrt(n_hat + h.eps_root) + h.eps), m, v, n, g]
+
+
 COMMON = {"weight_decay": 0.0, "decoupled": False, "maximize": False, "reproducible": None}
 #: What is done to gradients before any equation is none of its business: tests/test_gradients.py.
 COMMON |= (GRADIENTS := {"grad_scale": None, "clip_value": None, "clip_norm": None, "nonfinite": "propagate"})
@@ -198,6 +208,10 @@ ORACLES = {
         COMMON | {"lr": 1e-2, "betas": (0.9, 0.999), "eps": 1e-3, "eps_root": 0.0, "initial_accumulator_value": 1e-6},
     ),
     "AdaBelief": (adabelief, COMMON | {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-16, "eps_root": 1e-16}),
+    "Adan": (
+        adan,
+        COMMON | {"lr": 1e-3, "betas": (0.98, 0.92), "beta3": 0.99, "eps": 1e-8, "eps_root": 0.0, "decoupled": True},
+    ),
 }
 
 

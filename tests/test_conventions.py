@@ -328,6 +328,25 @@ def test_optax_adabelief(optax, seed, dtype):
     check(ours, theirs, dtype)
 
 
+@every_draw
+def test_optax_adan(optax, seed, dtype):
+    """Optax has 1 - b2 where the paper has what is b2 here: at one half, and nowhere else, they agree."""
+    h = draw(seed)
+    shared = {"eps": h["eps"], "eps_root": 1e-6, "weight_decay": h["weight_decay"]}
+
+    def apart(b2):
+        theirs = optax.adan(h["lr"], b1=h["betas"][0], b2=b2, b3=h["betas"][1], **shared)
+        p, grads = data(seed, dtype)
+        opt = fastopt.Adan(p, lr=h["lr"], betas=(h["betas"][0], b2), beta3=h["betas"][1], **shared)
+        for g in grads:
+            opt.step(g)
+        return p, run_optax(optax, theirs, dtype, seed)
+
+    check(*apart(0.5), dtype)
+    p, other = apart(0.92)
+    assert np.max(np.abs(p - other)) > 0.1 * h["lr"]
+
+
 def test_optax_defaults(optax):
     ours = fastopt.conventions["optax"]
     theirs = inspect.signature(optax.rmsprop).parameters

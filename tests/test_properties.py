@@ -24,6 +24,7 @@ NUMBERS = {
     "lr": st.floats(0, 10),
     "weight_decay": st.floats(1e-3, 2),
     "beta": decays,
+    "beta3": decays,
     "betas": st.tuples(decays, decays),
     "dampening": st.none() | st.floats(0, 1),
     "eps": st.floats(1e-9, 1),  # positive: a quotient of two zeros is another matter

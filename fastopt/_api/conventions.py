@@ -31,12 +31,13 @@ RAdam      1e-3     1e-3     none     none
 SignSGD    1e-4     none     none     none
 Yogi       1e-2     none     none     none
 AdaBelief  1e-3     none     none     none
+Adan       1e-3     none     none     none
 =========  =======  =======  =======  =======
 
 ``none``: no default, or no such optimizer. Of the others, PyTorch's RAdam has epsilon before the bias correction
 (``eps_hat``), and Optax's and Keras's Adagrad have it under the root. What is another optimizer under the same name
 has no entry: NAdam of PyTorch and Keras, whose momentum grows with the step, and Adamax of Keras, with epsilon beside
-``u``.
+``u``, and Adan of Optax, which has the complement of the paper's factor of the difference.
 
 The article's four listings have 0.1 for all, and theirs alone is an argument: they are runs to be repeated.
 

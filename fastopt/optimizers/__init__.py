@@ -5,6 +5,7 @@ from .adadelta import *
 from .adagrad import *
 from .adam import *
 from .adamax import *
+from .adan import *
 from .gd import *
 from .lion import *
 from .momentum import *
