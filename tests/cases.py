@@ -97,6 +97,11 @@ CASES = [
         {"betas": (0.9, 0.8), "beta3": 0.95, "eps": 1e-6, "eps_root": 1e-7}
         | {"lr": 0.1, "weight_decay": 0.1, "decoupled": False, "maximize": True},
     ),
+    ("ADOPT", {}),
+    (
+        "ADOPT",
+        {"betas": (0.8, 0.99), "eps": 1e-3, "lr": 0.1, "weight_decay": 0.1, "decoupled": True, "maximize": True},
+    ),
 ]
 DTYPES = [np.float32, np.float64]
 # Larger arrays repeat so many random elements; a prime, so that each comes by every place in a packed register.

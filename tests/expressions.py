@@ -138,6 +138,16 @@ def adan(h, f, p, g, m, v, n, last):
     return [p - (f(part_m) * m + f(part_v) * v) / (root + f(h.eps)), m, v, n, g]
 
 
+def adopt(h, f, p, g, m, v):
+    (beta1, beta2), eps = h.betas, h.eps
+    if h.step == 1:
+        beta2, eps = 0.0, 1.0
+    bound = f(math.sqrt(math.sqrt(h.step - 1)))
+    u = np.minimum(np.maximum(g / np.maximum(np.sqrt(v), f(eps)), -bound), bound)
+    m = f(beta1) * m + f(1 - beta1) * u
+    return [p - f(h.lr) * m, m, f(beta2) * v + f(1 - beta2) * (g * g)]
+
+
 EXPRESSIONS = {
     "GD": gd,
     "Momentum": momentum,
@@ -154,6 +164,7 @@ EXPRESSIONS = {
     "Yogi": yogi,
     "AdaBelief": adabelief,
     "Adan": adan,
+    "ADOPT": adopt,
 }
 
 

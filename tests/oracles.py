@@ -59,12 +59,13 @@ PASSED_ON = {
     np.absolute: lambda r, x: x.error,
     np.sign: lambda r, x: np.where((np.abs(x.value) > x.error) | (x.error == 0), 0, 2),
     np.maximum: lambda r, x, y: np.maximum(x.error, y.error),
+    np.minimum: lambda r, x, y: np.maximum(x.error, y.error),
     np.multiply: lambda r, x, y: np.abs(x.value) * y.error + (np.abs(y.value) + y.error) * x.error,
     np.divide: lambda r, x, y: (x.error + r * y.error) / np.maximum(np.abs(y.value) - y.error, 0),
     np.power: lambda r, x, n: (np.abs(x.value) + x.error) ** n.value - r,
     np.sqrt: lambda r, x: np.fmin(x.error / r, np.sqrt(x.error)),
 }
-UNROUNDED = (np.negative, np.absolute, np.sign, np.maximum)
+UNROUNDED = (np.negative, np.absolute, np.sign, np.maximum, np.minimum)
 
 
 def gd(h, p, g):
@@ -181,6 +182,16 @@ def adan(h, p, g, m, v, n, last):
     return [p - h.lr * (m_hat + beta2 * v_hat) / (np.sqrt(n_hat + h.eps_root) + h.eps), m, v, n, g]
 
 
+def adopt(h, p, g, m, v):
+    (beta1, beta2), eps = h.betas, h.eps
+    if h.step == 1:
+        beta2, eps = _number(0.0, 1), _number(1.0, 1)
+    bound = (h.step - 1) ** _number(0.25, h.step)
+    u = np.minimum(np.maximum(g / np.maximum(np.sqrt(v), eps), -bound), bound)
+    m = beta1 * m + (1 - beta1) * u
+    return [p - h.lr * m, m, beta2 * v + (1 - beta2) * g**2]
+
+
 COMMON = {"weight_decay": 0.0, "decoupled": False, "maximize": False, "reproducible": None}
 #: What is done to gradients before any equation is none of its business: tests/test_gradients.py.
 COMMON |= (GRADIENTS := {"grad_scale": None, "clip_value": None, "clip_norm": None, "nonfinite": "propagate"})
@@ -212,6 +223,7 @@ ORACLES = {
         adan,
         COMMON | {"lr": 1e-3, "betas": (0.98, 0.92), "beta3": 0.99, "eps": 1e-8, "eps_root": 0.0, "decoupled": True},
     ),
+    "ADOPT": (adopt, COMMON | {"lr": 1e-3, "betas": (0.9, 0.9999), "eps": 1e-6}),
 }
 
 

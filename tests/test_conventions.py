@@ -347,6 +347,13 @@ def test_optax_adan(optax, seed, dtype):
     assert np.max(np.abs(p - other)) > 0.1 * h["lr"]
 
 
+@every_draw
+def test_optax_adopt(optax, seed, dtype):
+    h = draw(seed)
+    theirs = run_optax(optax, optax.contrib.adopt(h["lr"], *h["betas"], eps=h["eps"]), dtype, seed)
+    check(run("optax", "ADOPT", dtype, seed, lr=h["lr"], betas=h["betas"], eps=h["eps"]), theirs, dtype)
+
+
 def test_optax_defaults(optax):
     ours = fastopt.conventions["optax"]
     theirs = inspect.signature(optax.rmsprop).parameters

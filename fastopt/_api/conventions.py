@@ -32,6 +32,7 @@ SignSGD    1e-4     none     none     none
 Yogi       1e-2     none     none     none
 AdaBelief  1e-3     none     none     none
 Adan       1e-3     none     none     none
+ADOPT      1e-3     none     none     none
 =========  =======  =======  =======  =======
 
 ``none``: no default, or no such optimizer. Of the others, PyTorch's RAdam has epsilon before the bias correction
@@ -92,6 +93,7 @@ conventions: Mapping[str, Mapping[str, Arguments]] = MappingProxyType(
                 "Adadelta": {"rho": 0.9, "eps_root": 1e-6},
                 "RAdam": _ADAM,
                 "SignSGD": {},
+                "ADOPT": {"betas": (0.9, 0.9999), "eps": 1e-6},
                 "AdaBelief": {"betas": (0.9, 0.999), "eps": 1e-16, "eps_root": 1e-16},
                 "Yogi": {"betas": (0.9, 0.999), "eps": 1e-3, "eps_root": 0.0, "initial_accumulator_value": 1e-6},
             }
