@@ -102,6 +102,12 @@ CASES = [
         "ADOPT",
         {"betas": (0.8, 0.99), "eps": 1e-3, "lr": 0.1, "weight_decay": 0.1, "decoupled": True, "maximize": True},
     ),
+    ("AdEMAMix", {}),
+    (
+        "AdEMAMix",
+        {"betas": (0.8, 0.99), "beta3": 0.95, "alpha": 8.0, "beta3_warmup": 2.5, "alpha_warmup": 3.0}
+        | {"eps": 1e-6, "eps_root": 1e-7, "lr": 0.1, "weight_decay": 0.1, "decoupled": False, "maximize": True},
+    ),
 ]
 DTYPES = [np.float32, np.float64]
 # Larger arrays repeat so many random elements; a prime, so that each comes by every place in a packed register.

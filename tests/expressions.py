@@ -148,6 +148,22 @@ def adopt(h, f, p, g, m, v):
     return [p - f(h.lr) * m, m, f(beta2) * v + f(1 - beta2) * (g * g)]
 
 
+def ademamix(h, f, p, g, m1, m2, v):
+    beta1, beta2 = h.betas
+    beta3, gain3, part2 = h.beta3, 1 - h.beta3, h.lr * h.alpha
+    if h.step < h.alpha_warmup:
+        part2 *= h.step / h.alpha_warmup
+    if h.step < h.beta3_warmup:
+        first, last = 1 / (1 - beta1), 1 / (1 - beta3)
+        gain3 = 1 / (first + (last - first) * (h.step / h.beta3_warmup))
+        beta3 = 1 - gain3
+    m1 = f(beta1) * m1 + f(1 - beta1) * g
+    m2 = f(beta3) * m2 + f(gain3) * g
+    v = f(beta2) * v + f(1 - beta2) * (g * g)
+    root = np.sqrt(f(1 / (1 - power(beta2, h.step))) * v + f(h.eps_root)) + f(h.eps)
+    return [p - (f(h.lr / (1 - power(beta1, h.step))) * m1 + f(part2) * m2) / root, m1, m2, v]
+
+
 EXPRESSIONS = {
     "GD": gd,
     "Momentum": momentum,
@@ -165,6 +181,7 @@ EXPRESSIONS = {
     "AdaBelief": adabelief,
     "Adan": adan,
     "ADOPT": adopt,
+    "AdEMAMix": ademamix,
 }
 
 

@@ -192,6 +192,20 @@ def adopt(h, p, g, m, v):
     return [p - h.lr * m, m, beta2 * v + (1 - beta2) * g**2]
 
 
+def ademamix(h, p, g, m1, m2, v):
+    (beta1, beta2), beta3, alpha = h.betas, h.beta3, h.alpha
+    if h.step < h.alpha_warmup.value:
+        alpha = alpha * h.step / h.alpha_warmup
+    if h.step < h.beta3_warmup.value:
+        first, last = 1 / (1 - beta1), 1 / (1 - beta3)
+        beta3 = 1 - 1 / (first + (last - first) * h.step / h.beta3_warmup)
+    m1 = beta1 * m1 + (1 - beta1) * g
+    m2 = beta3 * m2 + (1 - beta3) * g
+    v = beta2 * v + (1 - beta2) * g**2
+    m1_hat, v_hat = m1 / (1 - beta1**h.step), v / (1 - beta2**h.step)
+    return [p - h.lr * (m1_hat + alpha * m2) / (np.sqrt(v_hat + h.eps_root) + h.eps), m1, m2, v]
+
+
 COMMON = {"weight_decay": 0.0, "decoupled": False, "maximize": False, "reproducible": None}
 #: What is done to gradients before any equation is none of its business: tests/test_gradients.py.
 COMMON |= (GRADIENTS := {"grad_scale": None, "clip_value": None, "clip_norm": None, "nonfinite": "propagate"})
@@ -224,6 +238,12 @@ ORACLES = {
         COMMON | {"lr": 1e-3, "betas": (0.98, 0.92), "beta3": 0.99, "eps": 1e-8, "eps_root": 0.0, "decoupled": True},
     ),
     "ADOPT": (adopt, COMMON | {"lr": 1e-3, "betas": (0.9, 0.9999), "eps": 1e-6}),
+    "AdEMAMix": (
+        ademamix,
+        COMMON
+        | {"lr": 1e-3, "betas": (0.9, 0.999), "beta3": 0.9999, "alpha": 5.0, "decoupled": True}
+        | {"beta3_warmup": 0.0, "alpha_warmup": 0.0, "eps": 1e-8, "eps_root": 0.0},
+    ),
 }
 
 

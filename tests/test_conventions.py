@@ -354,6 +354,41 @@ def test_optax_adopt(optax, seed, dtype):
     check(run("optax", "ADOPT", dtype, seed, lr=h["lr"], betas=h["betas"], eps=h["eps"]), theirs, dtype)
 
 
+@every_draw
+@pytest.mark.parametrize("warmup", [0.0, 7.0])
+def test_optax_ademamix(optax, seed, dtype, warmup):
+    import jax.numpy as jnp
+
+    h = draw(seed)
+    beta1, first, last = h["betas"][0], 1 / (1 - h["betas"][0]), 1 / (1 - h["beta"])
+
+    def part(count):  # Optax counts from 0
+        return jnp.minimum((count + 1) / warmup, 1.0)
+
+    theirs = {"b1": beta1, "b2": h["betas"][1], "b3": h["beta"], "alpha": 10 * h["momentum"]}
+    if warmup:
+        theirs["alpha"] = lambda count: 10 * h["momentum"] * part(count)
+        theirs["b3"] = lambda count: 1 - 1 / (first + (last - first) * part(count))
+    shared = {"eps": h["eps"], "eps_root": 1e-6, "weight_decay": h["weight_decay"]}
+    ours = {"lr": h["lr"], "betas": h["betas"], "beta3": h["beta"], "alpha": 10 * h["momentum"]}
+    ours |= {"beta3_warmup": warmup, "alpha_warmup": warmup}
+    theirs = run_optax(optax, optax.contrib.ademamix(h["lr"], **theirs, **shared), dtype, seed)
+    check(run("optax", "AdEMAMix", dtype, seed, **ours, **shared), theirs, dtype)
+
+
+@pytest.mark.parametrize(("beta1", "beta3"), [(0.9, 0.9999), (0.9, 0.99), (0.95, 0.99999), (0.99, 0.999)])
+def test_the_warm_up_of_ademamix_is_close_to_the_papers(beta1, beta3):
+    steps = 1000
+    given = {"lr": 1e-3, "betas": (beta1, 0.999), "beta3": beta3, "alpha": 5.0, "eps": 1e-8, "eps_root": 0.0}
+    for step in range(1, steps + 2):
+        s = fastopt.AdEMAMix.scalars(step, **given, beta3_warmup=steps, alpha_warmup=steps)
+        part = min(step / steps, 1)
+        log1, log3 = np.log(beta1), np.log(beta3)
+        papers = np.exp(log1 * log3 / ((1 - part) * log3 + part * log1))
+        assert abs(s.gain3 / (1 - papers) - 1) < 1e-3
+        assert s.part2 == pytest.approx(5e-3 * part, rel=1e-15)
+
+
 def test_optax_defaults(optax):
     ours = fastopt.conventions["optax"]
     theirs = inspect.signature(optax.rmsprop).parameters

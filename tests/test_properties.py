@@ -25,6 +25,7 @@ NUMBERS = {
     "weight_decay": st.floats(1e-3, 2),
     "beta": decays,
     "beta3": decays,
+    "alpha": st.floats(0, 10),
     "betas": st.tuples(decays, decays),
     "dampening": st.none() | st.floats(0, 1),
     "eps": st.floats(1e-9, 1),  # positive: a quotient of two zeros is another matter

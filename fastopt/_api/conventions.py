@@ -33,6 +33,7 @@ Yogi       1e-2     none     none     none
 AdaBelief  1e-3     none     none     none
 Adan       1e-3     none     none     none
 ADOPT      1e-3     none     none     none
+AdEMAMix   1e-3     none     none     none
 =========  =======  =======  =======  =======
 
 ``none``: no default, or no such optimizer. Of the others, PyTorch's RAdam has epsilon before the bias correction
@@ -60,6 +61,7 @@ def _frozen(by_class: dict[str, dict[str, Any]]) -> Mapping[str, Arguments]:
 
 
 _ADAM = {"betas": (0.9, 0.999), "eps": 1e-8, "eps_root": 0.0, "eps_hat": 0.0}
+_ADEMAMIX = {"betas": (0.9, 0.999), "beta3": 0.9999, "alpha": 5.0, "eps": 1e-8, "eps_root": 0.0, "decoupled": True}
 _KERAS_ADAM = _ADAM | {"eps": 0.0, "eps_hat": 1e-7}
 
 #: ``conventions[owner][class name]`` are keyword arguments of that class; owners are torch, optax, keras and
@@ -93,6 +95,7 @@ conventions: Mapping[str, Mapping[str, Arguments]] = MappingProxyType(
                 "Adadelta": {"rho": 0.9, "eps_root": 1e-6},
                 "RAdam": _ADAM,
                 "SignSGD": {},
+                "AdEMAMix": _ADEMAMIX,
                 "ADOPT": {"betas": (0.9, 0.9999), "eps": 1e-6},
                 "AdaBelief": {"betas": (0.9, 0.999), "eps": 1e-16, "eps_root": 1e-16},
                 "Yogi": {"betas": (0.9, 0.999), "eps": 1e-3, "eps_root": 0.0, "initial_accumulator_value": 1e-6},

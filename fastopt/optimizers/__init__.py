@@ -6,6 +6,7 @@ from .adagrad import *
 from .adam import *
 from .adamax import *
 from .adan import *
+from .ademamix import *
 from .adopt import *
 from .gd import *
 from .lion import *
