@@ -164,6 +164,26 @@ def ademamix(h, f, p, g, m1, m2, v):
     return [p - (f(h.lr / (1 - power(beta1, h.step))) * m1 + f(part2) * m2) / root, m1, m2, v]
 
 
+def schedulefree(h, f, beta, p, u, d):
+    near = 1 / h.step
+    far = beta * (1 - near)
+    left = 1 - h.lr * h.weight_decay
+    taken = h.lr * h.weight_decay / left if h.decoupled and left else 0.0
+    pull = f(far * taken) * p
+    return [p + f(near) * d - f(h.lr * (1 - far)) * u + pull, f(1 - near) * d - f(h.lr * far) * u - pull]
+
+
+def schedulefreesgd(h, f, p, g, d):
+    return schedulefree(h, f, h.beta, p, g, d)
+
+
+def schedulefreeadamw(h, f, p, g, d, v):
+    beta, beta2 = h.betas
+    v = f(beta2) * v + f(1 - beta2) * (g * g)
+    root = np.sqrt(f(1 / (1 - power(beta2, h.step))) * v + f(h.eps_root))
+    return [*schedulefree(h, f, beta, p, g / (root + f(h.eps)), d), v]
+
+
 EXPRESSIONS = {
     "GD": gd,
     "Momentum": momentum,
@@ -182,6 +202,8 @@ EXPRESSIONS = {
     "Adan": adan,
     "ADOPT": adopt,
     "AdEMAMix": ademamix,
+    "ScheduleFreeSGD": schedulefreesgd,
+    "ScheduleFreeAdamW": schedulefreeadamw,
 }
 
 

@@ -206,6 +206,25 @@ def ademamix(h, p, g, m1, m2, v):
     return [p - h.lr * (m1_hat + alpha * m2) / (np.sqrt(v_hat + h.eps_root) + h.eps), m1, m2, v]
 
 
+def schedulefree(h, beta, p, u, d):
+    near = 1 / _number(float(h.step), h.step)
+    far = beta * (1 - near)
+    left = 1 - h.lr * h.weight_decay
+    pull = far * (h.lr * h.weight_decay / left if h.decoupled and left.value != 0 else 0) * p
+    return [p + near * d - h.lr * (1 - far) * u + pull, (1 - near) * d - h.lr * far * u - pull]
+
+
+def schedulefreesgd(h, p, g, d):
+    return schedulefree(h, h.beta, p, g, d)
+
+
+def schedulefreeadamw(h, p, g, d, v):
+    beta, beta2 = h.betas
+    v = beta2 * v + (1 - beta2) * g**2
+    u = g / (np.sqrt(v / (1 - beta2**h.step) + h.eps_root) + h.eps)
+    return [*schedulefree(h, beta, p, u, d), v]
+
+
 COMMON = {"weight_decay": 0.0, "decoupled": False, "maximize": False, "reproducible": None}
 #: What is done to gradients before any equation is none of its business: tests/test_gradients.py.
 COMMON |= (GRADIENTS := {"grad_scale": None, "clip_value": None, "clip_norm": None, "nonfinite": "propagate"})
@@ -243,6 +262,11 @@ ORACLES = {
         COMMON
         | {"lr": 1e-3, "betas": (0.9, 0.999), "beta3": 0.9999, "alpha": 5.0, "decoupled": True}
         | {"beta3_warmup": 0.0, "alpha_warmup": 0.0, "eps": 1e-8, "eps_root": 0.0},
+    ),
+    "ScheduleFreeSGD": (schedulefreesgd, COMMON | {"lr": 1.0, "beta": 0.9}),
+    "ScheduleFreeAdamW": (
+        schedulefreeadamw,
+        COMMON | {"lr": 2.5e-3, "betas": (0.9, 0.999), "eps": 1e-8, "eps_root": 0.0, "decoupled": True},
     ),
 }
 

@@ -389,6 +389,41 @@ def test_the_warm_up_of_ademamix_is_close_to_the_papers(beta1, beta3):
         assert s.part2 == pytest.approx(5e-3 * part, rel=1e-15)
 
 
+@every_draw
+@pytest.mark.parametrize("name", ["ScheduleFreeSGD", "ScheduleFreeAdamW"])
+@pytest.mark.parametrize("decoupled", [False, True])
+def test_optax_schedule_free(optax, seed, dtype, name, decoupled):
+    import jax.numpy as jnp
+
+    h = draw(seed)
+    beta = h["betas"][0]
+    shared = {"weight_decay": h["weight_decay"]}
+    if name == "ScheduleFreeSGD":
+        ours, transformation = {"beta": beta}, optax.contrib.schedule_free_sgd(h["lr"], b1=beta, **shared)
+    else:
+        ours = {"betas": h["betas"], "eps": h["eps"]}
+        more = {"b1": beta, "b2": h["betas"][1], "eps": h["eps"]}
+        if not decoupled:  # Optax has what is beside the quotient alone
+            ours["weight_decay"] = shared["weight_decay"] = 0.0
+        transformation = optax.contrib.schedule_free_adamw(h["lr"], **more, **shared)
+    start, grads = data(seed, dtype)
+    p = start.copy()
+    convention = dict(fastopt.conventions["optax"][name])
+    opt = getattr(fastopt, name)(p, **(convention | {"lr": h["lr"], "decoupled": decoupled} | shared | ours))
+    y = jnp.asarray(start)
+    state = transformation.init(y)
+    for g in grads:
+        opt.step(g)
+        updates, state = transformation.update(jnp.asarray(g), state, y)
+        y = optax.apply_updates(y, updates)
+    check(p, np.asarray(y), dtype)
+    averaged = opt.averaged()
+    assert averaged.dtype == dtype
+    # What is off in y and z is off by as many times more in x, which both have from the two.
+    x = np.asarray(optax.contrib.schedule_free_eval_params(state, y))
+    check(beta * averaged, beta * x, dtype)
+
+
 def test_optax_defaults(optax):
     ours = fastopt.conventions["optax"]
     theirs = inspect.signature(optax.rmsprop).parameters
@@ -397,8 +432,14 @@ def test_optax_defaults(optax):
     functions = {k.replace("_", ""): f for module in (optax.contrib, optax) for k, f in vars(module).items()}
     for name in ours.keys() - {"GD", "Momentum", "RMSprop"}:
         theirs = {k: p.default for k, p in inspect.signature(functions[name.lower()]).parameters.items()}
+        rate = theirs["learning_rate"]
+        assert documented_rates()["optax"][name] == (None if rate is inspect.Parameter.empty else rate), name
         if "betas" in ours[name]:
             theirs["betas"] = theirs["b1"], theirs["b2"]
+        if "beta" in ours[name]:
+            theirs["beta"] = theirs["b1"]
+        if theirs.get("weight_decay", 0.0) is None:  # none
+            theirs["weight_decay"] = 0.0
         check_defaults("optax", name, theirs)
 
 

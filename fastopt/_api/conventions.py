@@ -14,27 +14,29 @@ article   ``v = beta v + (1 - beta) g``   ``sqrt(s + eps)``                 ``sq
 ``lr`` is not among the arguments, so that yours can stand beside them. Where it is left out it is fastopt's, not the
 owner's:
 
-=========  =======  =======  =======  =======
-default    fastopt  torch    optax    keras
-=========  =======  =======  =======  =======
-GD         1e-2     1e-3     none     1e-2
-Momentum   1e-2     1e-3     none     1e-2
-RMSprop    1e-2     1e-2     none     1e-3
-Adam       1e-3     1e-3     none     1e-3
-AdamW      1e-3     1e-3     none     1e-3
-Lion       1e-4     none     none     1e-3
-Adagrad    1e-2     1e-2     none     1e-3
-NAdam      2e-3     2e-3     none     1e-3
-Adamax     2e-3     2e-3     none     1e-3
-Adadelta   1.0      1.0      none     1e-3
-RAdam      1e-3     1e-3     none     none
-SignSGD    1e-4     none     none     none
-Yogi       1e-2     none     none     none
-AdaBelief  1e-3     none     none     none
-Adan       1e-3     none     none     none
-ADOPT      1e-3     none     none     none
-AdEMAMix   1e-3     none     none     none
-=========  =======  =======  =======  =======
+=================  =======  =======  =======  =======
+default            fastopt  torch    optax    keras
+=================  =======  =======  =======  =======
+GD                 1e-2     1e-3     none     1e-2
+Momentum           1e-2     1e-3     none     1e-2
+RMSprop            1e-2     1e-2     none     1e-3
+Adam               1e-3     1e-3     none     1e-3
+AdamW              1e-3     1e-3     none     1e-3
+Lion               1e-4     none     none     1e-3
+Adagrad            1e-2     1e-2     none     1e-3
+NAdam              2e-3     2e-3     none     1e-3
+Adamax             2e-3     2e-3     none     1e-3
+Adadelta           1.0      1.0      none     1e-3
+RAdam              1e-3     1e-3     none     none
+SignSGD            1e-4     none     none     none
+Yogi               1e-2     none     none     none
+AdaBelief          1e-3     none     none     none
+Adan               1e-3     none     none     none
+ADOPT              1e-3     none     none     none
+AdEMAMix           1e-3     none     none     none
+ScheduleFreeSGD    1.0      none     1.0      none
+ScheduleFreeAdamW  2.5e-3   none     2.5e-3   none
+=================  =======  =======  =======  =======
 
 ``none``: no default, or no such optimizer. Of the others, PyTorch's RAdam has epsilon before the bias correction
 (``eps_hat``), and Optax's and Keras's Adagrad have it under the root. What is another optimizer under the same name
@@ -95,10 +97,12 @@ conventions: Mapping[str, Mapping[str, Arguments]] = MappingProxyType(
                 "Adadelta": {"rho": 0.9, "eps_root": 1e-6},
                 "RAdam": _ADAM,
                 "SignSGD": {},
-                "AdEMAMix": _ADEMAMIX,
-                "ADOPT": {"betas": (0.9, 0.9999), "eps": 1e-6},
-                "AdaBelief": {"betas": (0.9, 0.999), "eps": 1e-16, "eps_root": 1e-16},
                 "Yogi": {"betas": (0.9, 0.999), "eps": 1e-3, "eps_root": 0.0, "initial_accumulator_value": 1e-6},
+                "AdaBelief": {"betas": (0.9, 0.999), "eps": 1e-16, "eps_root": 1e-16},
+                "ADOPT": {"betas": (0.9, 0.9999), "eps": 1e-6},
+                "AdEMAMix": _ADEMAMIX,
+                "ScheduleFreeSGD": {"beta": 0.9},
+                "ScheduleFreeAdamW": {"betas": (0.9, 0.999), "eps": 1e-8, "eps_root": 0.0, "decoupled": True},
             }
         ),
         "keras": _frozen(

@@ -14,5 +14,6 @@ from .momentum import *
 from .nadam import *
 from .radam import *
 from .rmsprop import *
+from .schedulefree import *
 from .signsgd import *
 from .yogi import *
