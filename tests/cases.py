@@ -78,6 +78,49 @@ CASES = [
     ),
     ("Adam", {"betas": (0.8, 0.9), "amsgrad": True}),
     ("AdamW", {"amsgrad": True}),
+    ("SignSGD", {}),
+    ("SignSGD", {"lr": 0.1, "momentum": 0.8, "weight_decay": 0.1, "decoupled": True, "maximize": True}),
+    ("Yogi", {}),
+    (
+        "Yogi",
+        {"betas": (0.8, 0.99), "eps": 1e-4, "eps_root": 1e-7, "initial_accumulator_value": 1e-5}
+        | {"lr": 0.1, "weight_decay": 0.1, "decoupled": True, "maximize": True},
+    ),
+    ("AdaBelief", {}),
+    (
+        "AdaBelief",
+        {"betas": (0.8, 0.99), "eps": 1e-6, "eps_root": 1e-7}
+        | {"lr": 0.1, "weight_decay": 0.1, "decoupled": True, "maximize": True},
+    ),
+    ("Adan", {}),
+    (
+        "Adan",
+        {"betas": (0.9, 0.8), "beta3": 0.95, "eps": 1e-6, "eps_root": 1e-7}
+        | {"lr": 0.1, "weight_decay": 0.1, "decoupled": False, "maximize": True},
+    ),
+    ("ADOPT", {}),
+    (
+        "ADOPT",
+        {"betas": (0.8, 0.99), "eps": 1e-3, "lr": 0.1, "weight_decay": 0.1, "decoupled": True, "maximize": True},
+    ),
+    ("AdEMAMix", {}),
+    (
+        "AdEMAMix",
+        {"betas": (0.8, 0.99), "beta3": 0.95, "alpha": 8.0, "beta3_warmup": 2.5, "alpha_warmup": 3.0}
+        | {"eps": 1e-6, "eps_root": 1e-7, "lr": 0.1, "weight_decay": 0.1, "decoupled": False, "maximize": True},
+    ),
+    ("ScheduleFreeSGD", {}),
+    (
+        "ScheduleFreeSGD",
+        {"lr": 0.1, "beta": 0.8, "weight_decay": 0.1, "decoupled": True, "maximize": True},
+    ),
+    ("ScheduleFreeAdamW", {}),
+    (
+        "ScheduleFreeAdamW",
+        {"betas": (0.8, 0.99), "eps": 1e-6, "eps_root": 1e-7}
+        | {"lr": 0.1, "weight_decay": 0.1, "decoupled": False, "maximize": True},
+    ),
+    ("ScheduleFreeAdamW", {"lr": decreasing, "weight_decay": 0.5}),
 ]
 DTYPES = [np.float32, np.float64]
 # Larger arrays repeat so many random elements; a prime, so that each comes by every place in a packed register.

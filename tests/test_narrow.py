@@ -8,7 +8,7 @@ import fastopt
 from fastopt._bench.catalog import OPTIMIZERS
 from fastopt._storage import formats
 
-from .cases import CASES, assert_same_bits, call, every_case_by_ci, in_turns, name_of, random
+from .cases import CASES, assert_same_bits, call, every_case_by_ci, first_states, in_turns, name_of, random
 from .oracles import answer
 
 BF16, F16, F32 = ml_dtypes.bfloat16, np.float16, np.float32
@@ -245,7 +245,7 @@ class TestFunctions:
         q = p.copy()
         names = OPTIMIZERS[case[0]].with_hyperparameters(**case[1]).active_states()
         opt = make(case, p, state_dtype=state if names else None)
-        states = {name: np.zeros(700, state) for name in names}
+        states = first_states(opt, np.empty(700, state))
         for step, g in enumerate(grads, 1):
             opt.step(g)
             if "step" in call.__code__.co_varnames:
