@@ -42,6 +42,17 @@ def test_the_average_is_a_copy_arranged_as_the_parameters(cls):
         assert (a > params[name].astype(np.float32)).all()  # it lags behind
 
 
+def test_each_group_has_its_own_average():
+    first, second = np.ones(3), np.ones(3)
+    opt = SGD([{"params": first, "beta": 0.5}, {"params": second}], lr=0.5)
+    alone = [SGD(np.ones(3), lr=0.5, beta=beta) for beta in (0.5, 0.9)]
+    for _ in range(3):
+        opt.step([np.ones(3), np.ones(3)])
+        for other in alone:
+            other.step(np.ones(3))
+    np.testing.assert_array_equal(opt.averaged(), [other.averaged() for other in alone])
+
+
 @pytest.mark.parametrize(("cls", "kwargs"), [(SGD, {"beta": 0.0}), (ADAMW, {"betas": (0.0, 0.9)})])
 def test_without_beta_there_is_no_average(cls, kwargs):
     opt = cls(np.ones(3), **kwargs)

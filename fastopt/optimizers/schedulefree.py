@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,12 +15,16 @@ from ..rules import betas, decay, epsilon, flag, power, rate, state
 __all__ = ["ScheduleFreeAdamW", "ScheduleFreeSGD", "schedulefreeadamw", "schedulefreesgd"]
 
 
-def _average(optimizer: Optimizer, beta: float) -> Any:
-    """Return x = y - (1 - beta) / beta (z - y), arranged as `params`."""
-    if beta == 0.0:
+def _average(optimizer: Optimizer, beta_of: Callable[[Any], float]) -> Any:
+    """Return x = y - (1 - beta) / beta (z - y), arranged as `params`; groups may have a beta for themselves."""
+    betas_of_groups = [beta_of(method) for method in optimizer._updates()]
+    if 0.0 in betas_of_groups:
         raise ValueError("the average is not kept where beta is 0: params are the sequence z, and not between z and x")
-    pairs = zip(checkpoint.decode(optimizer, "params"), checkpoint.decode(optimizer, "d"), strict=True)
-    return optimizer._structure.pack([y - y.dtype.type((1.0 - beta) / beta) * d for y, d in pairs])
+    each = zip(
+        checkpoint.decode(optimizer, "params"), checkpoint.decode(optimizer, "d"), optimizer._group_of, strict=True
+    )
+    factors = [(1.0 - beta) / beta for beta in betas_of_groups]
+    return optimizer._structure.pack([y - y.dtype.type(factors[group]) * d for y, d, group in each])
 
 
 class Scalars(NamedTuple):
@@ -141,7 +146,7 @@ class ScheduleFreeSGD(Optimizer):
         ValueError
             If the first decay factor is 0: then the parameters are z, and nothing keeps the average.
         """
-        return _average(self, self.beta)
+        return _average(self, lambda method: method.beta)
 
 
 class AdamWScalars(NamedTuple):
@@ -285,7 +290,7 @@ class ScheduleFreeAdamW(Optimizer):
         ValueError
             If the first decay factor is 0: then the parameters are z, and nothing keeps the average.
         """
-        return _average(self, self.betas[0])
+        return _average(self, lambda method: method.betas[0])
 
 
 schedulefreesgd = as_function(ScheduleFreeSGD)
