@@ -227,7 +227,9 @@ def schedulefreeadamw(h, p, g, d, v):
 
 COMMON = {"weight_decay": 0.0, "decoupled": False, "maximize": False, "reproducible": None}
 #: What is done to gradients before any equation is none of its business: tests/test_gradients.py.
-COMMON |= (GRADIENTS := {"grad_scale": None, "clip_value": None, "clip_norm": None, "nonfinite": "propagate"})
+COMMON |= (
+    GRADIENTS := {"grad_scale": None, "clip_value": None, "clip_norm": None, "nonfinite": "propagate", "ema": None}
+)
 ADAM = COMMON | {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "eps_root": 0.0, "eps_hat": 0.0, "amsgrad": False}
 
 #: By class name: the equations, and the defaults of all hyperparameters.

@@ -61,6 +61,7 @@ HOUSE = {
             "declaration",
             "method",
             "conventions",
+            "beside",
             "saved_groups",
             "checkpoint",
             "functional",

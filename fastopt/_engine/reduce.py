@@ -150,9 +150,9 @@ class Reduction:
         """Reduce the gradients; a GPU is not waited for."""
         for group, part in zip(self._groups, self._parts, strict=True):
             if isinstance(part, _Device):
-                part.enqueue(group.codecs[0], stream)
+                part.enqueue(group.format, stream)
             else:
-                part.run(group.found, group.codecs[0])
+                part.run(group.found, group.format)
 
     def read(self) -> Reduced:
         """Return the results, after all work enqueued on GPUs."""
