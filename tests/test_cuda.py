@@ -354,8 +354,12 @@ def check_sweep(name, spec, on_device, capability, ptx, tmp_path):
         assert found[f"{op}.rn.f{bits}"] == (lanes + 1) * times, op  # rounded as IEEE 754 says
     registers, stack, spills = assemble(ptx, capability, tmp_path)
     assert (stack, spills) == (0, 0)
-    # Four or three blocks of 256 threads on a processor.
-    assert registers <= (64 if single_precision and not on_device else 80)
+    # Four or three blocks of 256 threads on a processor, of its 65536 registers; two where six arrays in float64 are
+    # read, of which they have as much in flight as three blocks have of four.
+    most = 64 if single_precision and not on_device else 80
+    if not single_precision and len(spec.codecs) >= 6:
+        most = 96
+    assert registers <= most
 
 
 STORAGES = selected(

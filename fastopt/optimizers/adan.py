@@ -20,14 +20,13 @@ class Scalars(NamedTuple):
     part_v: float  # lr b2 / (1 - b2^t): of v, with its bias correction
     b1: float
     gain1: float  # 1 - b1
-    b2: float
-    gain2: float  # 1 - b2
+    b2: float  # 0 in the first step, before which there is no gradient
+    gain2: float  # 1 - b2; 0 in the first step
     b3: float
     gain3: float  # 1 - b3
     correction3: float  # 1 / (1 - b3^t): the bias correction of n
     eps_root: float
     eps: float
-    later: float  # 0 in the first step, before which there is no gradient, then 1
 
 
 class Adan(Optimizer):
@@ -126,24 +125,24 @@ class Adan(Optimizer):
     @staticmethod
     def scalars(step: int, lr, betas, beta3, eps, eps_root) -> Scalars:
         b1, b2 = betas
+        later = 1.0 if step > 1 else 0.0
         return Scalars(
             part_m=lr / (1.0 - power(b1, step)),
             part_v=lr * b2 / (1.0 - power(b2, step)),
             b1=b1,
             gain1=1.0 - b1,
-            b2=b2,
-            gain2=1.0 - b2,
+            b2=later * b2,
+            gain2=later * (1.0 - b2),
             b3=beta3,
             gain3=1.0 - beta3,
             correction3=1.0 / (1.0 - power(beta3, step)),
             eps_root=eps_root,
             eps=eps,
-            later=1.0 if step > 1 else 0.0,
         )
 
     @staticmethod
     def rule(s, g, p, m, v, n, last):
-        d = s.later * (g - last)
+        d = g - last  # counts 0 in the first step, by the scalars
         ahead = g + s.b2 * d  # the gradient where the momentum leads
         m = s.b1 * m + s.gain1 * g
         v = s.b2 * v + s.gain2 * d
