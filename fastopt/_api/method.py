@@ -79,14 +79,12 @@ class Method(Arguments):
     _of_all: ClassVar[bool]
     _of_class: ClassVar[bool]
     _mean: ClassVar[tuple[float, ...]]
-    _copied: ClassVar[bool] = False
-    """Whether a step makes copies of the parameters."""
+    _copied: ClassVar[bool] = False  #: Whether a step makes copies of the parameters.
     _of_group: ClassVar[bool] = False
     """Whether it is that of some parameters among others, whose kernel it shares whether they decay or not."""
     _rule: ClassVar[Rule]
     _specs: ClassVar[dict[tuple[str, ...], Spec]]
-    timed: ClassVar[bool] = False
-    """Whether :attr:`scalars` depends on the number of the step."""
+    timed: ClassVar[bool] = False  #: Whether :attr:`scalars` depends on the number of the step.
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -240,7 +238,10 @@ class Method(Arguments):
 
     def is_reproducible(self, codecs: tuple[str, ...]) -> bool:
         """Say whether every operation on arrays in these codecs is rounded by itself."""
-        return set(codecs) <= {"float32", "float64"} if self.reproducible is None else self.reproducible
+        if self.reproducible is not None:
+            return self.reproducible
+        read = codecs[:-1] if self._copied else codecs
+        return {name.partition("-")[0] for name in read} <= {"float32", "float64"}
 
     def check_dtypes(self, *dtypes: np.dtype[Any]) -> None:
         """Raise ValueError unless what keeps divisors from zero, and scales gradients, does so in these dtypes."""
