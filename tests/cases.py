@@ -140,16 +140,6 @@ def slow_operations(name):
 
 every_case = pytest.mark.parametrize("case", CASES, ids=name_of)
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)
-#: The same where each case compiles for a second or so: after the first two of a class, they are CI's.
-every_case_by_ci = pytest.mark.parametrize(
-    "case",
-    [
-        pytest.param(
-            case, id=name_of(case), marks=[pytest.mark.ci] if [n for n, _ in CASES[:k]].count(case[0]) > 1 else []
-        )
-        for k, case in enumerate(CASES)
-    ],
-)
 
 
 def in_turns(names, others, cases=CASES, ids=str):
@@ -157,19 +147,38 @@ def in_turns(names, others, cases=CASES, ids=str):
 
     Rules are compiled as they are whatever the storage is, and storages whatever the rule is. So CI, where each pair
     takes a second, tries every class with every other, its cases taking turns, and each case with one at least; of
-    these README's command runs those of the first two cases of a class. All other pairs are for the slow command.
+    these README's command runs those of the first case of a class, and of some the second. All other pairs are for the
+    slow command.
     """
     found, names, others = [], names.split(), list(others)
     for name in dict.fromkeys(name for name, _ in cases):
         own = [case for case in cases if case[0] == name]
         for (k, case), (j, other) in itertools.product(enumerate(own), enumerate(others)):
             turn = k % len(others) == j if len(own) > len(others) else j % len(own) == k
-            marks = [] if turn and k < 2 else [pytest.mark.ci if turn else pytest.mark.slow]
+            marks = [] if turn and _is_quick(name, k) else [pytest.mark.ci if turn else pytest.mark.slow]
             values = other if len(names) > 1 else (other,)
             found.append(pytest.param(case, *values, id=f"{name_of(case)}-{ids(other)}", marks=marks))
     return pytest.mark.parametrize(("case", *names), found)
 
 
+def by_ci(cases):
+    """Return a mark that runs a test, which compiles for a second or so, for every case, by README's command for few."""
+    names = [name for name, _ in cases]
+    found = [
+        pytest.param(
+            case, id=name_of(case), marks=[] if _is_quick(case[0], names[:k].count(case[0])) else [pytest.mark.ci]
+        )
+        for k, case in enumerate(cases)
+    ]
+    return pytest.mark.parametrize("case", found)
+
+
+def _is_quick(name, k):
+    """Say whether README's command runs case number `k` of a class."""
+    return k < (2 if name in ("GD", "Momentum", "RMSprop", "AdamW") else 1)
+
+
+every_case_by_ci = by_ci(CASES)
 #: Every case, with each dtype of the arithmetic.
 every_case_in_turns = in_turns("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
 

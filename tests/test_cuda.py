@@ -21,7 +21,7 @@ from fastopt._bench.catalog import OPTIMIZERS
 from fastopt._bench.storages import selected
 from fastopt._kernels import compiler, toolchain
 
-from .cases import every_case, every_case_in_turns, every_one_of, slow_operations
+from .cases import every_case_by_ci, every_case_in_turns, every_one_of, slow_operations
 from .on_device import SANITIZED, sanitize
 from .simulated.device import Device, Packed
 
@@ -407,7 +407,7 @@ def check_storage(spec, capability, ptx, tmp_path):
     assert registers <= 96
 
 
-@every_case
+@every_case_by_ci
 def test_the_kernel_that_counts(case, compiled, tmp_path):
     """A capturable step works its scalars out in double precision, once."""
     name, kwargs = case

@@ -12,11 +12,11 @@ from fastopt._storage.int8 import BLOCK
 
 from .cases import CASES, assert_same_bits, name_of, random
 from .oracles import answer
-from .test_formats import every_stateful
+from .test_formats import every_stateful_by_ci
 from .test_narrow import F32, make
 
 
-@every_stateful
+@every_stateful_by_ci
 @pytest.mark.parametrize("size", [0, 1, 7, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 17])
 def test_against_the_oracle(case, size):
     p = random(size, F32, 1)
@@ -105,7 +105,7 @@ def test_gradients_that_grow_and_shrink_by_1e30():
         assert (off <= np.abs(g) / 8 + np.abs(g).max() * 2.0**-15).all()
 
 
-@every_stateful
+@every_stateful_by_ci
 def test_over_the_steps_states_follow_those_in_float32(case):
     """The mean of a state over many elements is that of the float32 run; each is off by a few codes."""
     size, steps = 8 * BLOCK, 300

@@ -8,7 +8,7 @@ import fastopt
 from fastopt._bench.catalog import OPTIMIZERS
 from fastopt._storage import formats
 
-from .cases import CASES, assert_same_bits, call, every_case_by_ci, first_states, in_turns, name_of, random
+from .cases import assert_same_bits, call, every_case_by_ci, first_states, in_turns, random
 from .oracles import answer
 
 BF16, F16, F32 = ml_dtypes.bfloat16, np.float16, np.float32
@@ -234,12 +234,8 @@ class TestParametersOf16Bits:
         assert words in str(caught.value)
 
 
-FEW = [*{case[0]: case for case in reversed(CASES)}.values(), ("RMSprop", {"centered": True, "momentum": 0.5})]
-
-
 class TestFunctions:
-    @pytest.mark.parametrize("case", FEW, ids=name_of)
-    @pytest.mark.parametrize(("kind", "state"), [(BF16, F32), (BF16, BF16), (F16, F16), (F32, BF16), (np.float64, F32)])
+    @in_turns("kind state", [(BF16, F32), (BF16, BF16), (F16, F16), (F32, BF16), (np.float64, F32)])
     def test_they_are_the_classes(self, case, kind, state):
         p, grads = random(700, F32, 1).astype(kind), [random(700, F32, k).astype(kind) for k in (2, 3)]
         q = p.copy()
