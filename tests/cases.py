@@ -162,14 +162,11 @@ def in_turns(names, others, cases=CASES, ids=str):
 
 
 def by_ci(cases):
-    """Return a mark that runs a test, which compiles for a second or so, for every case, by README's command for few."""
-    names = [name for name, _ in cases]
-    found = [
-        pytest.param(
-            case, id=name_of(case), marks=[] if _is_quick(case[0], names[:k].count(case[0])) else [pytest.mark.ci]
-        )
-        for k, case in enumerate(cases)
-    ]
+    """Return a mark that runs a test, which compiles for a second or so, for every case, most of them by CI alone."""
+    names, found = [name for name, _ in cases], []
+    for k, case in enumerate(cases):
+        quick = _is_quick(case[0], names[:k].count(case[0]))
+        found.append(pytest.param(case, id=name_of(case), marks=[] if quick else [pytest.mark.ci]))
     return pytest.mark.parametrize("case", found)
 
 
