@@ -36,7 +36,7 @@ def values_of(opt):
 
 
 @every_storage
-@pytest.mark.parametrize("name", ["AdamW", "GD"])
+@pytest.mark.parametrize("name", ["AdamW", pytest.param("GD", marks=pytest.mark.ci)])
 def test_all_of_it_beside_a_step_without(name, dtype, grad, storage):
     """Parameters and states have the bits of a step without; the rest is what passes of their own would do."""
     kind = getattr(fastopt, name)

@@ -28,8 +28,8 @@ FORMATS = [
 ]
 every_format = pytest.mark.parametrize(("name", "kind", "dtype"), FORMATS, ids=[f[0] for f in FORMATS])
 STATEFUL = [case for case in CASES if OPTIMIZERS[case[0]].with_hyperparameters(**case[1]).active_states()]
-every_stateful_by_ci = by_ci(STATEFUL)
-every_stateful_in_turns = in_turns("name kind dtype", FORMATS, STATEFUL, ids=lambda f: f[0])
+every_stateful_by_ci = by_ci(STATEFUL, core=True)
+every_stateful_in_turns = in_turns("name kind dtype", FORMATS, STATEFUL, ids=lambda f: f[0], core=True)
 
 
 def make(case, params, state_dtype):

@@ -72,7 +72,7 @@ class TestParametersOf16Bits:
         np.testing.assert_array_equal(bits(p)[~nan], bits(wanted)[~nan])
         assert np.isnan(p[nan]).all()
 
-    @in_turns("kwargs units", MODES)
+    @in_turns("kwargs units", MODES, core=True)
     @pytest.mark.parametrize("size", [0, 1, 7, 1025])
     def test_against_the_oracle(self, case, kwargs, units, size):
         """A weight is off by its roundings in float32 and by so many units of the 8 bits of a bfloat16."""
@@ -235,7 +235,7 @@ class TestParametersOf16Bits:
 
 
 class TestFunctions:
-    @in_turns("kind state", [(BF16, F32), (BF16, BF16), (F16, F16), (F32, BF16), (np.float64, F32)])
+    @in_turns("kind state", [(BF16, F32), (BF16, BF16), (F16, F16), (F32, BF16), (np.float64, F32)], core=True)
     def test_they_are_the_classes(self, case, kind, state):
         p, grads = random(700, F32, 1).astype(kind), [random(700, F32, k).astype(kind) for k in (2, 3)]
         q = p.copy()

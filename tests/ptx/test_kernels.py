@@ -17,7 +17,7 @@ from ..cases import (
     CASES,
     assert_same_bits,
     call,
-    every_case_in_turns,
+    core_cases_in_turns,
     every_dtype,
     every_one_of,
     in_turns,
@@ -32,7 +32,7 @@ from .device import arrays_of
 BF16, F16, F32, F64 = ml_dtypes.bfloat16, np.float16, np.float32, np.float64
 
 
-@every_case_in_turns
+@core_cases_in_turns
 def test_every_optimizer(case, dtype, device):
     for layout in LAYOUTS:
         device.reset()
