@@ -6,11 +6,11 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from .._arrays import gpu
 from .._arrays.checks import check_disjoint, describe
 from .._arrays.structure import Params, Structure, join
 from .._engine.arrange import Plan, make_groups
-from .._engine.gather import Gather, named_arrays
+from .._engine.extents import named_arrays
+from .._engine.gather import Gather
 from .._engine.plan import Group
 from .arguments import OF_GRADIENTS
 from .hyperparameters import Value
@@ -51,7 +51,7 @@ class ParamGroup:
         structure, members = owner._structure, [t for t, g in enumerate(owner._group_of) if g == self._index]
         if structure.kind == "groups":
             return owner._params[self._index]
-        arrays = {structure.keys[t]: gpu.owner(owner._arrays[t]) for t in members}
+        arrays = {structure.keys[t]: owner._given[t] for t in members}
         return arrays if structure.kind == "mapping" else list(arrays.values())
 
     def __getattr__(self, name: str) -> Any:
@@ -154,7 +154,7 @@ class Grouped(Limited):
         kernels = [update._kernel_key for update in self._updates()]
         codecs, names, group_of = self._codecs, self._state_names, self._group_of
         groups = tuple(make_groups(*arrays, codecs, names, self._seed, self._capturable, kernels, group_of))
-        plan = Plan(groups, Gather(self._params, *arrays, groups))
+        plan = Plan(groups, Gather(self._params, self._given, *arrays, groups))
         self.__dict__.update(_groups=groups, _plan=plan, _launches=tuple(map(kernels.index, kernels)))
 
     def _method_of(self: Any, group: ParamGroup, old: Method | None) -> Method:
@@ -253,6 +253,7 @@ def _with(optimizer: Any, new: Any) -> dict[str, Any]:
     return {
         "_structure": structure,
         "_params": params,
+        "_given": [*optimizer._given, *new._given],
         "_arrays": optimizer._arrays + new._arrays,
         "_codecs": optimizer._codecs + new._codecs,
         "_arithmetic": optimizer._arithmetic | new._arithmetic,
