@@ -152,7 +152,7 @@ class Grouped(Limited):
         """Arrange the arrays for launches."""
         arrays = (self._structure, self._arrays, self._states)
         kernels = [update._kernel_key for update in self._updates()]
-        codecs, names, group_of = self._codecs, self._state_names, self._group_of
+        codecs, names, group_of = self._codecs, [self._state_names] * len(kernels), self._group_of
         groups = tuple(make_groups(*arrays, codecs, names, self._seed, self._capturable, kernels, group_of))
         plan = Plan(groups, Gather(self._params, self._given, *arrays, groups))
         self.__dict__.update(_groups=groups, _plan=plan, _launches=tuple(map(kernels.index, kernels)))

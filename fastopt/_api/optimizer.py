@@ -119,7 +119,7 @@ class Optimizer(Grouped, InFiles):
         if not hasattr(type(self), "rule"):
             raise TypeError(f"{type(self).__name__} has no rule: make one of its subclasses, such as fastopt.Adam")
         structure, given, self._params, own, group_of = arrange(params, groups)
-        arrays = [gpu.as_view(structure.label("params", t), as_array(a)) for t, a in enumerate(given)]
+        arrays = [as_array(gpu.as_view(structure.label("params", t), a)) for t, a in enumerate(given)]
         named = [(structure.label("params", t), a) for t, a in enumerate(arrays)]
         for name, array in named:
             check_array(name, array, written=True)

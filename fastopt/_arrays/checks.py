@@ -40,8 +40,8 @@ def is_on_gpu(array: Any) -> bool:
     kind = type(array)
     if isinstance(array, np.ndarray):
         return False
-    if is_tensor(array):  # those on the device "meta" have no DLPack
-        return bool(array.is_cuda)
+    if is_tensor(array) and array.is_meta:  # of which there is no DLPack
+        return False
     if hasattr(kind, "__dlpack_device__"):
         return array.__dlpack_device__()[0] in (2, 13)  # DLPack's CUDA and CUDA managed
     return hasattr(kind, "__cuda_array_interface__") or bool(getattr(kind, "__cuda_ndarray__", False))
