@@ -549,11 +549,26 @@ def without_docstring(text, begin):
     return re.sub(docstring, r"\1", text[text.index(begin) :], count=1, flags=re.DOTALL | re.MULTILINE)
 
 
+def test_what_readme_shows_of_pytorch(tmp_path, monkeypatch):
+    """Without it, it is skipped, and so it must be for the doctests."""
+    torch = pytest.importorskip("torch", reason="needs the extra `torch`")
+    (block,) = [block for block in blocks(DOCUMENTS["README.md"], "python") if "fastopt.torch" in block]
+    examples = doctest.DocTestParser().get_examples(block)
+    assert all(example.options.get(doctest.SKIP) for example in examples)
+    monkeypatch.chdir(tmp_path)
+    session = {"fastopt": fastopt}
+    for example in examples:
+        exec(example.source, session)
+    saved = torch.load("adamw.pt", weights_only=True)
+    assert [state["step"] for state in saved["state"].values()] == [1, 1]
+    assert saved["param_groups"][0]["lr"] < 1e-3
+
+
 def test_what_is_skipped_needs_a_gpu():
     """And is run in the simulator, by tests/simulated/test_documents.py."""
     skipped = [block for block in blocks(DOCUMENTS["README.md"], "python") if "SKIP" in block]
-    assert len(skipped) == 1
-    examples = doctest.DocTestParser().get_examples(skipped[0])
+    (of_gpu,) = [block for block in skipped if "fastopt.torch" not in block]
+    examples = doctest.DocTestParser().get_examples(of_gpu)
     assert all(example.options.get(doctest.SKIP) for example in examples)
     torch = pytest.importorskip("torch", reason="needs the extra `peers`")
     if torch.cuda.is_available():

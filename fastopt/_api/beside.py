@@ -8,6 +8,7 @@ from typing import Any
 from .._arrays import gpu
 from .._arrays.checks import check_array, check_disjoint, check_like, fits, format_of
 from .._arrays.structure import Structure, check_lasting
+from .._arrays.tensors import as_array
 from .._storage import formats
 from .._storage.evaluator import converted
 from .._storage.layout import CODECS, COPIES
@@ -53,7 +54,7 @@ def check_copies(structure: Structure, params: Sequence[Any], given: Any) -> tup
     arrays, codecs = [], []
     for t, (param, array) in enumerate(zip(params, found, strict=True)):
         name, like = structure.label("copy_to", t), structure.label("params", t)
-        view = gpu.as_view(name, array)
+        view = gpu.as_view(name, as_array(array))
         check_array(name, view, written=True)
         check_like(name, view, like, param)
         if gpu.device_of(view) != gpu.device_of(param):

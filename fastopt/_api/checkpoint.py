@@ -9,8 +9,9 @@ import numpy as np
 
 from .._arrays import gpu
 from .._arrays.checks import MOST_STEPS, Array, check_disjoint, check_integer, check_layout, check_like
+from .._arrays.tensors import as_array
 from .._arrays.view import view_of
-from .._engine.gather import named_arrays
+from .._engine.extents import named_arrays
 from .._storage.codecs import ELEMENTS
 from .._storage.evaluator import Builder, value
 from .._storage.formats import compute_dtype, raw, rows_of
@@ -28,13 +29,17 @@ def dump(optimizer: Optimizer) -> dict[str, Any]:
     """Return what a copy or a pickle of an optimizer needs."""
     if any(gpu.device_of(a) is not None for a in optimizer._arrays):
         raise TypeError(f"{type(optimizer).__name__} of arrays on a GPU cannot be copied or pickled: use state_dict()")
-    made = ("_constants", "_groups", "_launches", "_methods", "_plain", "_plan", "_rule", "_specs", "_kernel_key")
+    made = {"_constants", "_groups", "_launches", "_methods", "_plain", "_plan", "_rule", "_specs", "_kernel_key"}
+    made.add("_arrays")  # what is seen of what was given
     return {name: value for name, value in optimizer.__dict__.items() if name not in made}
 
 
 def revive(optimizer: Optimizer, state: dict[str, Any]) -> None:
     """Make an optimizer of what :func:`dump` returned."""
     optimizer.__dict__.update({**optimizer.hyperparameters, **state})  # an older one may lack a hyperparameter
+    if "_given" not in state:  # an older one
+        optimizer.__dict__["_given"] = state["_arrays"]
+    optimizer.__dict__["_arrays"] = [as_array(given) for given in optimizer._given]
     written = list(named_arrays(optimizer._structure, optimizer._arrays, optimizer._states))
     for name, array in written:
         check_layout(name, array, written=True)

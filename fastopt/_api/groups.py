@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from .._arrays import gpu
 from .._arrays.checks import check_disjoint, describe, format_of
 from .._arrays.structure import Params, Structure, join
 from .._engine.arrange import Plan, codecs_of, make_groups, make_states
-from .._engine.gather import Gather, named_arrays
+from .._engine.extents import named_arrays
+from .._engine.gather import Gather
 from .._engine.plan import Group
 from .._storage import formats
 from .arguments import AROUND
@@ -55,7 +55,7 @@ class ParamGroup:
         structure, members = owner._structure, [t for t, g in enumerate(owner._group_of) if g == self._index]
         if structure.kind == "groups":
             return owner._params[self._index]
-        arrays = {structure.keys[t]: gpu.owner(owner._arrays[t]) for t in members}
+        arrays = {structure.keys[t]: owner._given[t] for t in members}
         return arrays if structure.kind == "mapping" else list(arrays.values())
 
     def __getattr__(self, name: str) -> Any:
@@ -174,10 +174,10 @@ class Grouped(Limited):
         """Arrange the arrays for launches."""
         arrays = (self._structure, self._arrays, self._states)
         kernels = [update._kernel_key for update in self._updates()]
-        names = (*self._state_names, COPY) if self._copied else self._state_names
+        names = [(*self._state_names, COPY) if self._copied else self._state_names] * len(kernels)
         settings = (self._seed, self._zero_grads, self._capturable)
         groups = tuple(make_groups(*arrays, self._codecs, names, *settings, kernels, self._group_of))
-        plan = Plan(groups, Gather(self._params, *arrays, groups))
+        plan = Plan(groups, Gather(self._params, self._given, *arrays, groups))
         self.__dict__.update(_groups=groups, _plan=plan, _launches=tuple(map(kernels.index, kernels)))
 
     def _method_of(self: Any, group: ParamGroup, old: Method | None) -> Method:
@@ -280,6 +280,7 @@ def _with(optimizer: Any, new: Any) -> dict[str, Any]:
     return {
         "_structure": structure,
         "_params": params,
+        "_given": [*optimizer._given, *new._given],
         "_arrays": optimizer._arrays + new._arrays,
         "_codecs": optimizer._codecs + new._codecs,
         "_arithmetic": optimizer._arithmetic | new._arithmetic,

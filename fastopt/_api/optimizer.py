@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from .._arrays import gpu
 from .._arrays.checks import MOST_STEPS, check_array, check_disjoint, check_integer
 from .._arrays.structure import Grads, Params
+from .._arrays.tensors import as_array
 from .._storage import formats
 from . import checkpoint
 from .arguments import SETTINGS, Selections
@@ -27,7 +28,7 @@ class Optimizer(Grouped, InFiles):
 
     Parameters
     ----------
-    params : ndarray or array on a GPU, sequence of them, or mapping of str to them
+    params : ndarray, tensor of PyTorch or array on a GPU, sequence of them, or mapping of str to them
         What is updated in place: float64, float32, float16 or bfloat16 (or its bits as uint16) in native byte order, of
         any shape, contiguous in C or Fortran order, writable, no two sharing memory. Arithmetic is in float64 for
         float64, in float32 for all others. Or a sequence of groups, ``{"params": ..., "lr": ...}``, which have
@@ -126,7 +127,7 @@ class Optimizer(Grouped, InFiles):
         if not hasattr(type(self), "rule"):
             raise TypeError(f"{type(self).__name__} has no rule: make one of its subclasses, such as fastopt.Adam")
         structure, given, self._params, own, group_of = arrange(params, groups)
-        arrays = [gpu.as_view(structure.label("params", t), a) for t, a in enumerate(given)]
+        arrays = [as_array(gpu.as_view(structure.label("params", t), a)) for t, a in enumerate(given)]
         named = [(structure.label("params", t), a) for t, a in enumerate(arrays)]
         for name, array in named:
             check_array(name, array, written=True)
@@ -135,7 +136,7 @@ class Optimizer(Grouped, InFiles):
         check_disjoint(named)
         self._copy_to, self._zero_grads = copy_to, check_flag("zero_grads", zero_grads)
         self.__dict__.update(_capturable=bool(capturable), _copied=copy_to is not None)
-        self._steps, self._structure, self._arrays = 0, structure, arrays
+        self._steps, self._structure, self._given, self._arrays = 0, structure, given, arrays
         rate = {} if lr is _DEFAULT else {"lr": lr}
         self._set_hyperparameters({**self.hyperparameters, **hyperparameters, **rate})
         self._set_groups(own, group_of, "params" if groups is None else "groups")

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from .tensors import as_array, is_tensor, obstacle
 from .view import View, view_of
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -38,6 +39,8 @@ def is_on_gpu(array: Any) -> bool:
     """Say whether `array` is an array on a GPU, of any library that says so, without importing one."""
     kind = type(array)
     if isinstance(array, np.ndarray):
+        return False
+    if is_tensor(array) and array.is_meta:  # of which there is no DLPack
         return False
     if hasattr(kind, "__dlpack_device__"):
         return array.__dlpack_device__()[0] in (2, 13)  # DLPack's CUDA and CUDA managed
@@ -195,11 +198,11 @@ def check_integer(name: str, given: Any, least: int, most: int = 2**63 - 1) -> i
 
 
 def as_gradient(grad: Any) -> Any:
-    """Return a NumPy scalar as the 0-d array that it came from, anything else as it is.
+    """Return a NumPy scalar as the 0-d array that it came from, a tensor as its memory, anything else as it is.
 
     NumPy's arithmetic turns 0-d arrays into scalars, so the gradient of a 0-d parameter arrives as one.
     """
-    return np.asarray(grad) if isinstance(grad, np.generic) else grad
+    return np.asarray(grad) if isinstance(grad, np.generic) else as_array(grad)
 
 
 def describe(given: Any) -> str:
@@ -219,7 +222,9 @@ def advice(name: str, given: Any) -> str:
     library = type(given).__module__.partition(".")[0]
     if library in ("jax", "jaxlib"):
         return f": JAX arrays are immutable; numpy.array({name}) is a copy that can be updated"
-    if library != "torch" or not hasattr(given, "detach"):
+    if not is_tensor(given):
         return ""
+    if found := obstacle(given):
+        return f", which {found}"
     bits = ".view(torch.uint16)" if str(given.dtype) == "torch.bfloat16" else ""
     return f": pass {name}.detach(){bits}.numpy(), which is the same memory"

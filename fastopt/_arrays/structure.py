@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from .checks import Array, advice, describe, is_on_gpu
+from .tensors import is_tensor
 
 
 class CUDAArray(Protocol):
@@ -126,7 +127,8 @@ class Structure(NamedTuple):
     def _listed(self, name: str, given: Any) -> list[Any]:
         if type(given) is list or type(given) is tuple:
             return list(given)
-        if isinstance(given, (Mapping, np.ndarray, str)) or not isinstance(given, Iterable) or is_on_gpu(given):
+        unfit = isinstance(given, (Mapping, np.ndarray, str)) or is_tensor(given) or is_on_gpu(given)
+        if unfit or not isinstance(given, Iterable):
             raise TypeError(
                 f"{name} must be a sequence of {len(self.keys)} arrays, as params is; got {describe(given)}"
             )
@@ -149,7 +151,7 @@ def flatten(name: str, given: Any) -> tuple[Structure, list[Any]]:
     ValueError
         If there are no arrays.
     """
-    if isinstance(given, np.ndarray) or is_on_gpu(given):
+    if isinstance(given, np.ndarray) or is_tensor(given) or is_on_gpu(given):
         return Structure("array", (0,)), [given]
     if isinstance(given, Mapping):
         for key in given:

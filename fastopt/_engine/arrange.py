@@ -49,7 +49,10 @@ def make_states(
     step.
     """
     wanted = [
-        [(name, dtype, -(-array.size // BLOCK) if per_block else None) for name, dtype, per_block in _rows(own, names)]
+        [
+            (name, dtype, -(-array.size // BLOCK) if per_block else None)
+            for name, dtype, per_block in rows_of_states(own, names)
+        ]
         for array, own in zip(arrays, codecs, strict=True)
     ]
     on_cpu = [gpu.device_of(a) is None for a in arrays]
@@ -75,7 +78,7 @@ def make_states(
     return {name: [own.get(name) for own in made] for name in every}
 
 
-def _rows(codecs: Sequence[str], names: Sequence[str]) -> list[tuple[str, np.dtype[Any], bool]]:
+def rows_of_states(codecs: Sequence[str], names: Sequence[str]) -> list[tuple[str, np.dtype[Any], bool]]:
     """Return the arrays of a tensor after its parameter, in the order in which kernels take them.
 
     Each with its name, its dtype, and whether it has an element for each block instead of for each element.
@@ -94,7 +97,7 @@ def make_groups(
     arrays: Sequence[Any],
     states: Mapping[str, Sequence[Any]],
     codecs: Sequence[tuple[str, ...]],
-    names: Sequence[str],
+    names: Sequence[Sequence[str]],
     seed: int,
     zeroed: bool,
     capturable: bool,
@@ -103,8 +106,8 @@ def make_groups(
 ) -> list[Group]:
     """Return the groups of arrays that one launch updates: those on one device, of one dtype, in the same codecs.
 
-    `names` are those of the states that the rule has. `kernels` says what the kernel of each group of parameters
-    depends on beside codecs, `param_groups` which of these groups each parameter is in: several of one kernel are
+    `names` are those of the states that the rule of each group of parameters has. `kernels` says what the kernel of
+    each depends on beside codecs, `param_groups` which of these groups each parameter is in: several of one kernel are
     updated by one launch.
     """
     groups: list[Group] = []
@@ -114,7 +117,8 @@ def make_groups(
     kinds = [(gpu.device_of(a), a.dtype, own, k) for a, own, k in zip(arrays, codecs, of, strict=True)]
     for kind in dict.fromkeys(kinds):
         indices = [t for t, other in enumerate(kinds) if other == kind]
-        rows = [[a for t in indices if (a := states[name][t]) is not None] for name, *_ in _rows(kind[2], names)]
+        stored = rows_of_states(kind[2], names[kind[3]])
+        rows = [[a for t in indices if (a := states[name][t]) is not None] for name, *_ in stored]
         own_groups = [param_groups[t] for t in indices]
         members = Members(structure, indices, [arrays[t] for t in indices], rows, kind[2], seed, zeroed, own_groups)
         groups.append(Group(members) if kind[0] is None else DeviceGroup(members, capturable))

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._arrays import gpu, headers
+from .._arrays import headers
 from .._arrays.checks import (
     Array,
     as_gradient,
@@ -20,8 +20,10 @@ from .._arrays.checks import (
     format_of,
 )
 from .._arrays.structure import Structure, check_lasting
-from .._arrays.view import View, view_of
+from .._arrays.tensors import check_in_place, is_tensor
+from .._arrays.view import View
 from .._kernels import compiler
+from .extents import named_arrays, spans, spans_overlap
 from .gpu import DeviceGroup
 from .plan import Group
 
@@ -44,6 +46,8 @@ class Gather:
     ----------
     params : object
         The caller's own collection of parameters, in which none may be replaced by another.
+    given : sequence
+        The parameters, as they are in it.
     structure : Structure
         How they are arranged in it.
     arrays : sequence of ndarray or View
@@ -56,6 +60,7 @@ class Gather:
     def __init__(
         self,
         params: Any,
+        given: Sequence[Any],
         structure: Structure,
         arrays: Sequence[Any],
         states: Mapping[str, Sequence[Any]],
@@ -66,8 +71,12 @@ class Gather:
         self._groups = [group for group in groups if not isinstance(group, DeviceGroup)]
         self._tensors = [t for group in self._groups for t in group.indices]
         self._params = [arrays[t] for t in self._tensors]
+        self._relist: Callable[[], list[Any] | None] | None
         self._collection, self._relist = params, _reader(structure, params)
-        self._given = [gpu.owner(a) for a in arrays]
+        self._given = list(given)
+        tensors = [t for t in self._tensors if is_tensor(given[t])]
+        if tensors:
+            self._relist = functools.partial(self._relist_tensors, self._relist, tensors, arrays)
         self._all_written = functools.partial(named_arrays, structure, arrays, states)
         written = [a for _, a in self._written()]
         self._dtypes = [a.dtype for a in written]  # kept, so that no other dtype can come to have their identity
@@ -82,9 +91,9 @@ class Gather:
         self._work[3] = [p.size for p in self._params]
         self._work[5] = [p.itemsize for p in self._params]
         self._work[7] = np.arange(count)
-        given = np.array([id(p) for p in self._given], np.int64)
+        listed = np.array([id(p) for p in self._given], np.int64)
         self._zeroed = any(group.zeroed for group in groups)
-        self._arguments = (self._work, self._expected, self._fixed, id(np.ndarray), given, int(self._zeroed))
+        self._arguments = (self._work, self._expected, self._fixed, id(np.ndarray), listed, int(self._zeroed))
         self._found = self._work[2]
         start = 0
         for group in self._groups:
@@ -122,6 +131,8 @@ class Gather:
             if self._zeroed:
                 self._check_scalars(grads)
             grads = [as_gradient(g) for g in grads]
+            if not known:
+                gather = compiler.gather() if self._use_dtypes(grads) else None
             if gather is None or not self._check_compiled(gather, grads):
                 self._check_in_python(grads)
         if self._devices:
@@ -151,6 +162,23 @@ class Gather:
         self._work[8] = 0  # so that all are looked at: at the same addresses they may reach further now
         return True
 
+    def _use_dtypes(self, grads: list[Any]) -> bool:
+        """Have gradients of the dtypes that these have taken for all groups, if they can be."""
+        start, known = 0, True
+        for group in self._groups:
+            dtype = getattr(grads[start], "dtype", None)
+            known &= dtype is group.grad_dtype or (isinstance(dtype, np.dtype) and self._use_dtype(group, start, dtype))
+            start += len(group.indices)
+        return known
+
+    def _relist_tensors(
+        self, relist: Callable[[], list[Any]] | None, tensors: Sequence[int], arrays: Sequence[Any]
+    ) -> list[Any] | None:
+        """Return what `relist` does, once the parameters that are tensors have the memory that they had."""
+        for t in tensors:
+            check_in_place(self._structure.label("params", t), self._given[t], arrays[t])
+        return None if relist is None else relist()
+
     def _check_compiled(self, gather: Callable[..., int], grads: list[Any]) -> bool:
         """Say whether all is surely well."""
         listed = self._relist() if self._relist is not None else None
@@ -165,6 +193,7 @@ class Gather:
         """Do the same in Python, for arrays that are unusual or wrong."""
         structure = self._structure
         if self._relist is not None:
+            self._relist()
             self._check_list()
         for (name, array), expected, dtype in zip(self._written(), self._expected.T, self._dtypes, strict=True):
             check_unchanged(name, array, int(expected[1]), int(expected[2]), dtype)
@@ -252,37 +281,6 @@ class Gather:
         """Let the caller's gradients go, unless they are bound."""
         if self.bound is None or self.grads is not self.bound.grads:
             self.grads = []
-
-
-def named_arrays(
-    structure: Structure, arrays: Sequence[Any], states: Mapping[str, Sequence[Any]]
-) -> Iterator[tuple[str, Any]]:
-    """Yield all arrays that a step writes, and what an error calls them."""
-    for t, array in enumerate(arrays):
-        yield structure.label("params", t), array
-    for name, row in states.items():
-        for t, state in enumerate(row):
-            if state is not None:
-                yield f"the state {name!r} of {structure.label('params', t)}", state
-
-
-def spans(arrays: Sequence[Any]) -> Array:
-    """Return the first and the past-the-end addresses of arrays that are not empty, sorted."""
-    views = [view_of(a) for a in arrays if a.size]
-    starts = np.array([view.address for view in views], np.int64)
-    ends = starts + np.array([view.nbytes for view in views], np.int64)
-    order = np.argsort(starts)
-    return np.array([starts[order], ends[order]])
-
-
-def spans_overlap(starts: Array, ends: Array, fixed: Array) -> bool:
-    """Say whether any of these spans share memory, with each other or with the fixed ones of :func:`spans`."""
-    order = np.argsort(starts)
-    order = order[ends[order] > starts[order]]
-    starts, ends = starts[order], ends[order]
-    before = np.searchsorted(fixed[0], ends) - 1  # the last fixed one that begins before the end
-    within = fixed[1][before[before >= 0]] > starts[before >= 0]
-    return bool((starts[1:] < ends[:-1]).any() or within.any())
 
 
 def _reader(structure: Structure, params: Any) -> Callable[[], list[Any]] | None:

@@ -1,0 +1,56 @@
+"""PyTorch's tensors in the host's memory, seen as NumPy arrays. Nothing here imports PyTorch: who has one has it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+
+def is_tensor(given: Any) -> bool:
+    """Say whether something is a tensor of PyTorch, on whatever device."""
+    kind = getattr(sys.modules.get("torch"), "Tensor", None)
+    return kind is not None and isinstance(given, kind)
+
+
+def obstacle(tensor: Any) -> str:
+    """Return what keeps a tensor from being seen as an array and what to do about it; "" if nothing does."""
+    torch = sys.modules["torch"]
+    if tensor.layout is not torch.strided:
+        layout = str(tensor.layout).removeprefix("torch.")
+        return f"is sparse, of the layout {layout}: pass a dense one, such as .to_dense()"
+    if tensor.is_meta:
+        return 'is on the device "meta" and has no memory: pass one that has, such as .to_empty() of its module makes'
+    if tensor.device.type != "cpu":
+        return f'is on the device "{tensor.device}": pass one on a CPU or on a GPU of NVIDIA'
+    if type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
+        return "is of a class that has no memory of its own: pass the plain tensors that it consists of"
+    if tensor.is_conj() or tensor.is_neg():
+        return "is a view that negates when it is read: pass .resolve_neg().resolve_conj() of it"
+    return ""
+
+
+def as_array(given: Any) -> Any:
+    """Return the memory of a tensor as an ndarray; anything else, and a tensor that cannot be seen so, as it is.
+
+    NumPy knows the bits of bfloat16 alone. Whether gradients are tracked does not matter.
+    """
+    if not is_tensor(given) or obstacle(given):
+        return given
+    torch = sys.modules["torch"]
+    plain = given.detach()
+    return (plain.view(torch.uint16) if plain.dtype is torch.bfloat16 else plain).numpy()
+
+
+def check_in_place(name: str, tensor: Any, array: Any) -> None:
+    """Raise unless a tensor still has the memory that it was seen to have.
+
+    Raises
+    ------
+    ValueError
+        If it was given other memory, or another shape, since then.
+    """
+    if (array.size and tensor.data_ptr() != array.ctypes.data) or tensor.shape != array.shape:
+        raise ValueError(
+            f"{name} was given other memory since the optimizer was made, as {name}.data = ... and Module.to do: write "
+            f"into it, {name}.copy_(values), or make a new optimizer"
+        )

@@ -1,0 +1,233 @@
+"""What all optimizers here have in common: PyTorch's interface outside, one launch of fastopt's inside."""
+
+from __future__ import annotations
+
+import inspect
+import operator
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+
+from .. import optimizers
+from .._api.limits import Limited
+from .._api.method import Method
+from .._arrays.checks import check_integer
+from .._storage import formats
+from .clocks import Clocks
+from .formulas import Formula, check_flags, may_change
+from .memory import FORMATS
+from .session import Session
+from .states import Member, Storage
+
+#: How many sets of parameters with gradients are remembered, each with its session.
+_REMEMBERED = 8
+
+
+class Fused(torch.optim.Optimizer):
+    """An optimizer of PyTorch whose step is one pass of fastopt's over all parameters.
+
+    A subclass has the class of PyTorch among its bases, for its constructor and its param groups, and a formula.
+    """
+
+    _formula: ClassVar[Formula]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        _, *theirs = inspect.signature(super().__init__).parameters.values()  # those of PyTorch's class
+        own = [p for p in inspect.signature(Fused.__init__).parameters.values() if p.kind is p.KEYWORD_ONLY]
+        cls.__signature__ = inspect.Signature([*theirs, *own])  # type: ignore[attr-defined]
+
+    def __init__(
+        self,
+        params: Any,
+        *arguments: Any,
+        state_dtype: formats.StateDtypes = None,
+        rounding: formats.Rounding = "nearest",
+        master: formats.Master | None = None,
+        seed: int = 0,
+        clip_norm: float | None = None,
+        nonfinite: str = "propagate",
+        **keywords: Any,
+    ) -> None:
+        formats.by_state(state_dtype, [*self._formula.keys.values()], type(self).__name__)
+        self._storage = Storage(state_dtype, rounding, master, check_integer("seed", seed, 0))
+        self._limits: dict[str, Any] = {"clip_norm": clip_norm, "nonfinite": nonfinite}
+        self._forget()
+        super().__init__(params, *arguments, **keywords)
+        self._step_supports_amp_scaling = False  # a GradScaler divides gradients itself, and skips steps
+        dtypes = [p.dtype for group in self.param_groups for p in group["params"]]
+        formats.check_rounding(rounding, master, [FORMATS.get(dtype, str(dtype)) for dtype in dtypes])
+
+    def _forget(self) -> None:
+        """Let go of all that was made of the groups and the state."""
+        self._sessions: dict[Any, Session] = {}
+        self._clocks: Clocks | None = None
+        self._methods: list[tuple[list[Any], bool, Method]] = []
+        if "_lead" not in self.__dict__:
+            self._lead: Limited = object.__new__(optimizers.GD)
+            self._lead._set_hyperparameters({**optimizers.GD.hyperparameters, **self._limits})
+
+    @property
+    def grad_norm(self) -> float | None:
+        """The norm of all gradients of the last step, where `clip_norm` or `nonfinite` asks for it; or None."""
+        return self._lead.grad_norm
+
+    @property
+    def skipped(self) -> int:
+        """How many steps ``nonfinite="skip"`` left out."""
+        return self._lead.skipped
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update the parameters that have a gradient, in one pass over memory.
+
+        Parameters
+        ----------
+        closure : callable, optional
+            Computes the loss and the gradients anew, and returns the loss.
+
+        Returns
+        -------
+        object
+            What the closure returned, or None.
+
+        Raises
+        ------
+        RuntimeError
+            If a gradient is sparse.
+        TypeError, ValueError
+            If a tensor or a hyperparameter is not acceptable; nothing has been written then.
+        FloatingPointError
+            If a gradient has a NaN or an infinity and `nonfinite` is "raise"; nothing has been written.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        with torch.no_grad():
+            self._update()
+        return loss
+
+    def _update(self) -> None:
+        groups = self.param_groups
+        params = [p for group in groups for p in group["params"]]
+        every = [p.grad for p in params]
+        has = [grad is not None for grad in every]
+        grads = [grad for grad in every if grad is not None]
+        if not grads:
+            return
+        methods = self._methods_now()
+        if self._clocks is None or not self._clocks.are_of(params):
+            counts = self._storage.rounding == "stochastic" or self._storage.state_dtype is not None
+            self._sessions, self._clocks = {}, Clocks(self._formula, params, counts=counts)
+        key = (bytes(has), *[len(group["params"]) for group in groups])
+        session = self._sessions.pop(key, None)
+        present = params if len(grads) == len(params) else [p for p, there in zip(params, has, strict=True) if there]
+        kernels = [method._kernel_key for method in methods]
+        if session is None or session.kernels != kernels or not session.fits(present, self.state):
+            session = self._new_session(has, methods)
+        try:
+            taken = session.step(grads, groups, methods, self._lead)
+        except BaseException:
+            session.states.undo()
+            raise
+        if not taken:
+            session.states.undo()
+            return
+        self._sessions[key] = session  # the last, and the first is that which was not used for longest
+        if len(self._sessions) > _REMEMBERED:
+            del self._sessions[next(iter(self._sessions))]
+
+    def _new_session(self, has: list[bool], methods: list[Method]) -> Session:
+        """Return a session for those parameters that have a gradient."""
+        assert self._clocks is not None
+        places = [(g, k, p) for g, group in enumerate(self.param_groups) for k, p in enumerate(group["params"])]
+        members = [Member(g, k, i, p) for i, (g, k, p) in enumerate(places) if has[i]]
+        name = type(self).__name__
+        return Session(name, self._formula, self._storage, members, self.state, self._clocks, methods)
+
+    def _methods_now(self) -> list[Method]:
+        """Return the formula of each group, with its hyperparameters as they are now."""
+        formula, known, found = self._formula, self._methods, []
+        for g, group in enumerate(self.param_groups):
+            now = [group.get(name) for name in formula.watched]
+            if not (g < len(known) and all(map(operator.is_, now, known[g][0]))):
+                found.append((now, any(map(may_change, now)), formula.method(group, self._limits)))
+            elif known[g][1]:
+                found.append((now, True, formula.method(group, self._limits)))
+            else:
+                found.append(known[g])
+        self._methods = found
+        return [method for _, _, method in found]
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add parameters with hyperparameters for themselves.
+
+        Parameters
+        ----------
+        param_group : dict
+            ``"params"``, and the hyperparameters that are not the optimizer's.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If it is not acceptable; nothing is added then.
+        """
+        super().add_param_group(param_group)
+        try:
+            self._formula.method(self.param_groups[-1], self._limits)
+        except BaseException:
+            self.param_groups.pop()
+            raise
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint, of this class or of PyTorch's.
+
+        Parameters
+        ----------
+        state_dict : dict
+            What `state_dict` returned. Its tensors are copied.
+
+        Raises
+        ------
+        ValueError
+            If it does not fit the param groups.
+        """
+        given: list[dict[str, Any]] = []
+
+        def take(_: Any, saved: dict[str, Any]) -> None:
+            for group in saved["param_groups"]:
+                check_flags(group)
+            given.append(saved)
+
+        def give(_: Any) -> None:
+            # PyTorch brings states to the dtype of their parameters, of which they may have more digits here.
+            saved = given[-1]
+            places = [index for group in saved["param_groups"] for index in group["params"]]
+            params = [p for group in self.param_groups for p in group["params"]]
+            for index, p in zip(places, params, strict=True):
+                for key, value in saved["state"].get(index, {}).items():
+                    if isinstance(value, torch.Tensor):
+                        device = "cpu" if key in self._formula.clock else p.device
+                        self.state[p][key] = value.detach().to(device, copy=True)
+
+        hooks = (
+            self.register_load_state_dict_pre_hook(take),
+            self.register_load_state_dict_post_hook(give, prepend=True),
+        )
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy or a pickle needs."""
+        own = {"_storage": self._storage, "_limits": self._limits, "_counted": self.skipped}
+        return {**super().__getstate__(), **own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take what :meth:`__getstate__` returned, or the state and the groups of a checkpoint."""
+        super().__setstate__(state)
+        self._forget()
+        self._lead.__dict__["_skipped"] = self.__dict__.pop("_counted", self.skipped)

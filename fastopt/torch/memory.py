@@ -1,0 +1,162 @@
+"""The memory of tensors, as the engine takes it: one dimension, contiguous, whatever the order of their elements."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from .._arrays import gpu
+from .._arrays.tensors import as_array, obstacle
+from .._arrays.view import View
+
+#: In which format each dtype of a parameter is stored; a complex number is two real ones.
+FORMATS = {
+    torch.float64: "float64",
+    torch.float32: "float32",
+    torch.float16: "float16",
+    torch.bfloat16: "bfloat16",
+    torch.complex64: "float32",
+    torch.complex128: "float64",
+}
+
+
+def steps_of(tensor: torch.Tensor) -> list[tuple[int, int]]:
+    """Return the stride and the length of each dimension longer than 1, the shortest stride first."""
+    return sorted((stride, n) for n, stride in zip(tensor.shape, tensor.stride(), strict=True) if n != 1)
+
+
+def is_dense(tensor: torch.Tensor) -> bool:
+    """Say whether the elements of a tensor lie side by side, in whatever order."""
+    expected = 1
+    for stride, n in steps_of(tensor):
+        if stride != expected and tensor.numel():
+            return False
+        expected *= n
+    return True
+
+
+def overlaps_itself(tensor: torch.Tensor) -> bool:
+    """Say whether two elements of a tensor may have one place in memory."""
+    reach = 0
+    for stride, n in steps_of(tensor):
+        if stride <= reach:
+            return bool(tensor.numel())
+        reach += stride * (n - 1)
+    return False
+
+
+def same_order(tensor: torch.Tensor, like: torch.Tensor) -> bool:
+    """Say whether two tensors of one shape have their elements in the same order, one behind the other."""
+    lengths = zip(tensor.shape, tensor.stride(), like.stride(), strict=True)
+    return all(n == 1 or own == other for n, own, other in lengths) or not tensor.numel()
+
+
+def flat(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the memory of a dense tensor in one dimension; of a complex one, real and imaginary parts in turn."""
+    plain = tensor.detach()
+    plain = torch.view_as_real(plain) if plain.is_complex() else plain
+    return plain.as_strided((plain.numel(),), (1,))
+
+
+def array_of(name: str, tensor: torch.Tensor) -> Any:
+    """Return the memory of a dense tensor as the engine takes it, an ndarray or the view of an array on a GPU."""
+    return as_array(gpu.as_view(name, flat(tensor)))
+
+
+class Layout(NamedTuple):
+    """How the tensor of a state lies in memory."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+    def of(self, array: Any) -> torch.Tensor:
+        """Return the memory of an array of one dimension, which the engine made, as such a tensor."""
+        made: torch.Tensor = array.owner if isinstance(array, View) else torch.from_numpy(array)
+        if self.dtype.is_complex:
+            made = torch.view_as_complex(made.view(-1, 2))
+        elif made.dtype is not self.dtype:
+            made = made.view(self.dtype)  # bfloat16, of which NumPy knows the bits alone
+        return made.as_strided(self.shape, self.stride)
+
+    def fits(self, tensor: torch.Tensor, device: torch.device) -> bool:
+        """Say whether a tensor lies so, and can be updated where it is."""
+        strides = zip(self.shape, tensor.stride(), self.stride, strict=True) if tensor.shape == self.shape else None
+        return (
+            strides is not None
+            and all(n == 1 or own == wanted for n, own, wanted in strides)
+            and tensor.dtype is self.dtype
+            and tensor.device == device
+            and not (tensor.requires_grad or (tensor.device.type == "cpu" and obstacle(tensor)))
+        )
+
+
+def layout_of(like: torch.Tensor, dtype: np.dtype[Any], codec: str, length: int | None) -> Layout:
+    """Return how a state of a parameter lies: as the parameter does, or in one dimension of `length`.
+
+    Numbers of another dtype than its own that belong to a complex one are in one dimension, real and imaginary in turn.
+    """
+    kind = torch.bfloat16 if codec.startswith("bfloat16") else getattr(torch, dtype.name)
+    if kind is torch.uint16:
+        kind = torch.int16  # the same bits, in a dtype that PyTorch can pickle
+    if length is None and like.is_complex():
+        if kind is like.real.dtype:
+            kind = like.dtype
+        else:
+            length = 2 * like.numel()
+    return Layout(kind, tuple(like.shape), like.stride()) if length is None else Layout(kind, (length,), (1,))
+
+
+def check_parameter(name: str, p: torch.Tensor) -> None:
+    """Raise unless there is memory to update.
+
+    Raises
+    ------
+    TypeError
+        If it is sparse, on no CPU and no GPU of NVIDIA, or of a dtype that cannot be updated.
+    ValueError
+        If two of its elements have one place.
+    """
+    found = "" if p.is_cuda else obstacle(p)
+    if found:
+        raise TypeError(f"{name} {found}")
+    if p.dtype not in FORMATS:
+        allowed = ", ".join(str(dtype).removeprefix("torch.") for dtype in FORMATS)
+        raise TypeError(f"{name} must have one of the dtypes {allowed}; got {str(p.dtype).removeprefix('torch.')}")
+    if overlaps_itself(p):
+        raise ValueError(
+            f"{name} has elements that share memory: shape {tuple(p.shape)}, strides {p.stride()}; pass .clone() of it"
+        )
+
+
+def fitting(name: str, owner: str, grad: torch.Tensor, p: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Return a gradient, or a copy of it, with its elements in the order of `like`, the memory that is updated.
+
+    Raises
+    ------
+    RuntimeError
+        If it is sparse, as an optimizer of PyTorch does.
+    TypeError
+        If it has another dtype or device than its parameter.
+    ValueError
+        If it has another shape.
+    """
+    if grad.layout is not torch.strided:
+        raise RuntimeError(f"{owner} does not support sparse gradients; {name} has the layout {grad.layout}")
+    if grad.dtype is not p.dtype or grad.device != p.device:
+        raise TypeError(
+            f"{name} must be {p.dtype} on {p.device}, as its parameter is; got {grad.dtype} on {grad.device}"
+        )
+    if grad.shape != p.shape:
+        raise ValueError(f"{name} must have the shape of its parameter, {tuple(p.shape)}; got {tuple(grad.shape)}")
+    if same_order(grad, like) and (grad.is_cuda or not obstacle(grad)):
+        return grad
+    return torch.empty_like(like).copy_(grad.detach())
+
+
+def addresses(tensors: Sequence[torch.Tensor]) -> list[int]:
+    """Return where tensors begin."""
+    return list(map(torch.Tensor.data_ptr, tensors))

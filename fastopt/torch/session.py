@@ -1,0 +1,238 @@
+"""The step of those parameters that have gradients: one launch for all groups, whatever steps they have behind them."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from operator import setitem
+from typing import Any
+
+import numpy as np
+import torch
+from torch.autograd.graph import increment_version
+
+from .._api.limits import Limited
+from .._api.method import Method
+from .._arrays.checks import check_disjoint
+from .._arrays.structure import Structure, join
+from .._engine.arrange import Plan, make_groups
+from .._engine.extents import named_arrays, spans
+from .._engine.gather import Gather
+from .clocks import Clocks
+from .formulas import Formula
+from .memory import array_of, check_parameter, fitting, is_dense
+from .states import Member, State, States, Storage
+
+_TENSOR = torch.Tensor
+_TYPES = {torch.Tensor, torch.nn.Parameter}
+
+
+class Session:
+    """What is prepared once for the steps of some parameters of an optimizer.
+
+    Parameters
+    ----------
+    owner : str
+        The name of the optimizer, for errors.
+    formula : Formula
+    storage : Storage
+    members : sequence of Member
+    state : mapping of tensor to dict
+        That of the optimizer; what is missing is made.
+    clocks : Clocks
+        Those of all parameters.
+    methods : sequence of Method
+        One for each group of the optimizer.
+
+    Attributes
+    ----------
+    states : States
+    kernels : list
+        What the kernel of each group of the optimizer depends on.
+    """
+
+    def __init__(
+        self,
+        owner: str,
+        formula: Formula,
+        storage: Storage,
+        members: Sequence[Member],
+        state: State,
+        clocks: Clocks,
+        methods: Sequence[Method],
+    ) -> None:
+        self._owner, self._formula, self._clocks = owner, formula, clocks
+        params = self._params = [m.p for m in members]
+        label = self._label = _structure(members, len(methods))
+        for t, p in enumerate(params):
+            check_parameter(label.label("params", t), p)
+        # What is not dense is updated in a copy, which is written back by the launch.
+        plain = [p.detach() for p in params]
+        self._likes = [p if is_dense(p) else torch.empty(p.shape, dtype=p.dtype, device=p.device) for p in plain]
+        self._staged = [(p, like) for p, like in zip(plain, self._likes, strict=True) if like is not p]
+        self._arrays = [array_of(label.label("params", t), like) for t, like in enumerate(self._likes)]
+        self.states = States(owner, formula, storage, label, members, self._likes, self._arrays, state, clocks, methods)
+        self.kernels = [method._kernel_key for method in methods]
+        try:
+            self._make_plan(members, storage.seed)
+        except BaseException:
+            self.states.undo()
+            raise
+        self._look()
+
+    def _make_plan(self, members: Sequence[Member], seed: int) -> None:
+        """Arrange parameters for launches: all that share a group and a clock have the scalars of a step in common."""
+        self._numbers = np.array([m.number for m in members], np.int64)
+        clock = self._clocks.array[:, self._numbers].T.tolist()
+        kinds = [(m.group, *own) for m, own in zip(members, clock, strict=True)]
+        number_of = {kind: k for k, kind in enumerate(dict.fromkeys(kinds))}
+        self._group_of = [int(kind[0]) for kind in number_of]
+        self._part_of = np.array([number_of[kind] for kind in kinds], np.int64)
+        self._first = np.unique(self._part_of, return_index=True)[1]
+        self._firsts, self._clock = self._numbers[self._first], b""
+        states = self.states.arrays
+        groups = make_groups(
+            self._label,
+            self._arrays,
+            states,
+            self.states.codecs,
+            [self.states.names[g] for g in self._group_of],
+            seed,
+            False,
+            False,
+            [self.kernels[g] for g in self._group_of],
+            self._part_of.tolist(),
+        )
+        written = list(named_arrays(self._label, self._arrays, states))
+        check_disjoint(written)
+        self._gather = Gather(tuple(self._arrays), self._arrays, self._label, self._arrays, states, groups)
+        self._plan, self._written = Plan(groups, self._gather), spans([a for _, a in written])
+
+    def _look(self) -> None:
+        """Note what must be the same at the next step."""
+        params, likes = self._params, self._likes
+        self._places = self._look_at(params)
+        self._plain = self._look_at(likes)[1:]
+        self._complex = any(p.is_complex() for p in params)
+        self._cpus = [not p.is_cuda for p in params]
+        self._lengths = np.array([like.numel() * like.element_size() for like in likes], np.int64)
+        self._order = np.array(self._gather._tensors, np.int64)
+        self._last: list[int] = []
+
+    def fits(self, params: Sequence[torch.Tensor], state: State) -> bool:
+        """Say whether these are the parameters of the session, and everything is where it was."""
+        if len(params) != len(self._params) or not all(map(operator.is_, params, self._params)):
+            return False
+        if self._look_at(params) != self._places or not self.states.fit(state):
+            return False
+        if self._clocks.array.tobytes() == self._clock:  # as the last step left them
+            return True
+        clock = self._clocks.array[:, self._numbers]
+        return bool((clock == clock[:, self._first][:, self._part_of]).all())
+
+    @staticmethod
+    def _look_at(tensors: Sequence[torch.Tensor]) -> tuple[list[Any], ...]:
+        """Return where tensors are, and all that says how they lie there."""
+        return (
+            list(map(_TENSOR.data_ptr, tensors)),
+            list(map(_TENSOR.stride, tensors)),
+            list(map(_TENSOR.numel, tensors)),
+            [tensor.dtype for tensor in tensors],
+        )
+
+    def step(
+        self, grads: Sequence[torch.Tensor], groups: Sequence[dict[str, Any]], methods: Sequence[Method], lead: Limited
+    ) -> bool:
+        """Take a step, and say so; or leave it out for its gradients.
+
+        Parameters
+        ----------
+        grads : sequence of torch.Tensor
+        groups : sequence of dict
+            Those of the optimizer.
+        methods : sequence of Method
+            One for each of them.
+        lead : Limited
+            What knows how gradients are limited.
+        """
+        formula, plan, array = self._formula, self._plan, self._clocks.array
+        rows, after = [], []
+        for g, own in zip(self._group_of, array[:, self._firsts].T.tolist(), strict=True):
+            group, clock = groups[g], tuple(own)
+            rows.append(formula.row(methods[g], group, formula.check_number("lr", group), clock))
+            after.append(formula.after(group, clock))
+        clocks = np.array(after).T
+        try:
+            alive = self._read(grads)
+            plan.prepare([methods[g] for g in self._group_of], rows, None)
+            calls: list[tuple[Any, ...]] = [(setitem, array, (slice(None), self._numbers), clocks[:, self._part_of])]
+            if lead._of_all:
+                lead.__dict__.update(_plan=plan, _arrays=self._arrays, _structure=self._label)
+                norm = lead._limit(rows, None)
+                if norm is None:
+                    return False
+                calls.append((setitem, lead.__dict__, "_grad_norm", norm))
+            for p, stage in self._staged:
+                stage.copy_(p)
+            plan.run(int(clocks[0].max()), *calls, *((_TENSOR.copy_, p, stage) for p, stage in self._staged))
+        finally:
+            plan.release()
+        self.states.keep()
+        self._clock = array.tobytes()
+        increment_version(self._params)  # so that autograd knows, as of every change in place
+        del alive
+        return True
+
+    def _read(self, grads: Sequence[torch.Tensor]) -> Sequence[Any]:
+        """Check gradients, and have the plan take where they are; return what must live until the launch."""
+        if not all(self._cpus):
+            arrays = [array_of(self._label.label("grads", t), g) for t, g in enumerate(self._fitted(grads))]
+            self._plan.gather(arrays)
+            return arrays
+        alive = grads
+        places = self._places_of(grads)
+        if places is None:
+            alive = self._fitted(grads)
+            places = list(map(_TENSOR.data_ptr, alive))
+        if places != self._last:
+            starts = np.array(places, np.int64)
+            before = np.searchsorted(self._written[0], starts + self._lengths) - 1
+            ends = self._written[1][before] if len(self._written[1]) else np.zeros(len(before), np.int64)
+            shared = (before >= 0) & (ends > starts) & (self._lengths > 0)
+            if shared.any():  # memory with what is written: they are read as they are now
+                alive = list(alive)
+                for t in np.flatnonzero(shared):
+                    alive[t] = torch.empty_like(self._likes[t]).copy_(alive[t].detach())
+                    starts[t] = alive[t].data_ptr()
+            self._gather._found[:] = starts[self._order]
+            self._last = [] if shared.any() else places
+        return alive
+
+    def _places_of(self, grads: Sequence[torch.Tensor]) -> list[int] | None:
+        """Return where gradients are, if they surely lie as what is updated does."""
+        if not set(map(type, grads)) <= _TYPES:
+            return None
+        try:
+            places, *rest = self._look_at(grads)
+        except RuntimeError:  # sparse ones have no strides
+            return None
+        surely = (
+            (*rest,) == self._plain
+            and [g.is_cpu for g in grads] == self._cpus
+            and not any(map(_TENSOR.is_neg, grads))
+            and not (self._complex and any(map(_TENSOR.is_conj, grads)))
+        )
+        return places if surely else None
+
+    def _fitted(self, grads: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Return the gradients, and copies of those that lie in another way."""
+        each = enumerate(zip(grads, self._params, self._likes, strict=True))
+        return [fitting(self._label.label("grads", t), self._owner, g, p, like) for t, (g, p, like) in each]
+
+
+def _structure(members: Sequence[Member], groups: int) -> Structure:
+    """Return how an error names the arrays of a session."""
+    places: list[list[int]] = [[] for _ in range(groups)]
+    for m in members:
+        places[m.group].append(m.place)
+    return join([Structure("sequence", tuple(own)) for own in places])

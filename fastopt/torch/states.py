@@ -1,0 +1,209 @@
+"""The states of parameters: PyTorch's tensors, by its names, and the same memory as the engine takes it."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from .._api.method import Method
+from .._arrays.structure import Structure
+from .._engine.arrange import codecs_of, make_states, rows_of_states
+from .._storage import formats
+from .._storage.int8 import BLOCK
+from .clocks import Clocks
+from .formulas import Formula
+from .memory import FORMATS, Layout, array_of, layout_of
+
+_TENSOR = torch.Tensor
+State = Mapping[torch.Tensor, dict[str, Any]]
+
+
+class Storage(NamedTuple):
+    """How an optimizer stores numbers, as fastopt's have it."""
+
+    state_dtype: formats.StateDtypes
+    rounding: formats.Rounding
+    master: formats.Master | None
+    seed: int
+
+
+class Member(NamedTuple):
+    """A parameter that has a gradient.
+
+    Attributes
+    ----------
+    group, place : int
+        Which group of the optimizer it is in, and where there.
+    number : int
+        Which of all parameters of the optimizer it is.
+    p : torch.Tensor
+    """
+
+    group: int
+    place: int
+    number: int
+    p: torch.Tensor
+
+
+class States:
+    """The states of some parameters; what an optimizer lacks of them is made.
+
+    Parameters
+    ----------
+    owner : str
+        The name of the optimizer, for errors.
+    formula : Formula
+    storage : Storage
+    label : Structure
+        How an error names parameters.
+    members : sequence of Member
+    likes : sequence of torch.Tensor
+        What is updated in the place of each.
+    arrays : sequence
+        The same as the engine takes it.
+    state : mapping of tensor to dict
+        That of the optimizer.
+    clocks : Clocks
+    methods : sequence of Method
+        One for each group of the optimizer.
+
+    Attributes
+    ----------
+    codecs : list of tuple of str
+        Of each parameter and its states.
+    names : list of list of str
+        Which states the parameters of each group of the optimizer have.
+    arrays : dict of str to list
+        All arrays of a state, for each parameter or None, as the engine takes them.
+    """
+
+    def __init__(
+        self,
+        owner: str,
+        formula: Formula,
+        storage: Storage,
+        label: Structure,
+        members: Sequence[Member],
+        likes: Sequence[torch.Tensor],
+        arrays: Sequence[Any],
+        state: State,
+        clocks: Clocks,
+        methods: Sequence[Method],
+    ) -> None:
+        keys = formula.keys
+        self._storage, self._label = storage, label
+        self.names = [[keys[name] for name in method.active_states()] for method in methods]
+        wanted = formats.by_state(storage.state_dtype, [*keys.values()], owner)
+        squares = [keys[name] for method in methods for name in method.squares]
+        self.codecs = [
+            codecs_of(FORMATS[m.p.dtype], storage.rounding, storage.master, wanted, self.names[m.group], squares)
+            for m in members
+        ]
+        #: What was not there: it goes if the first step is not taken.
+        self._made: list[tuple[dict[str, Any], str]] = []
+        layouts = [
+            self._layouts(t, self.names[m.group], like, a.size)
+            for t, (m, like, a) in enumerate(zip(members, likes, arrays, strict=True))
+        ]
+        try:
+            self._make(keys, members, arrays, state, clocks, methods, layouts)
+        except BaseException:
+            self.undo()
+            raise
+        every = dict.fromkeys(key for own in layouts for key in own)
+        self.arrays = {
+            key: [
+                array_of(self._named(key, t), state[m.p][key]) if key in layouts[t] else None
+                for t, m in enumerate(members)
+            ]
+            for key in every
+        }
+        self._all = list(state.values())
+        self._held = [(key, [state[m.p] for t, m in enumerate(members) if key in layouts[t]]) for key in every]
+        self._held += [(key, [state[m.p] for m in members]) for key in clocks.keys]
+        self._tensors = [[own[key] for own in dicts] for key, dicts in self._held]
+        self._arrays_held = self._tensors[: len(every)]
+        self._places = [list(map(_TENSOR.data_ptr, tensors)) for tensors in self._arrays_held]
+
+    def _make(
+        self,
+        keys: Mapping[str, str],
+        members: Sequence[Member],
+        arrays: Sequence[Any],
+        state: State,
+        clocks: Clocks,
+        methods: Sequence[Method],
+        layouts: Sequence[Mapping[str, Layout]],
+    ) -> None:
+        """Make what is missing, and what is there and does not lie as it must."""
+        lacking: dict[int, list[int]] = {}
+        for t, m in enumerate(members):
+            own = state[m.p] if layouts[t] or clocks.keys else {}
+            self._made += [(own, key) for key in clocks.bind(m.number, own)]
+            if not all(_fits(own.get(key), layout, m.p.device) for key, layout in layouts[t].items()):
+                lacking.setdefault(m.group, []).append(t)
+        for group, few in lacking.items():
+            first = {keys[name]: value for name, value in methods[group].initial_values().items()}
+            codecs = [self.codecs[t] for t in few]
+            made = make_states([arrays[t] for t in few], codecs, self.names[group], [first] * len(few))
+            for k, t in enumerate(few):
+                self._take(t, state[members[t].p], {key: row[k] for key, row in made.items()}, layouts[t])
+
+    def _named(self, key: str, t: int) -> str:
+        return f"the state {key!r} of {self._label.label('params', t)}"
+
+    def _layouts(self, t: int, names: Sequence[str], like: torch.Tensor, size: int) -> dict[str, Layout]:
+        """Return how the states of a parameter lie in memory, by name."""
+        codecs = self.codecs[t]
+        codec_of = dict(zip(names, codecs[1:], strict=True))
+        return {
+            key: layout_of(like, dtype, codec_of.get(key, ""), -(-size // BLOCK) if per_block else None)
+            for key, dtype, per_block in rows_of_states(codecs, names)
+        }
+
+    def _take(self, t: int, own: dict[str, Any], made: Mapping[str, Any], layouts: Mapping[str, Layout]) -> None:
+        """Have new arrays be the states of a parameter, with the numbers of those that there are."""
+        new = {key: layout.of(made[key]) for key, layout in layouts.items()}
+        there = {key: own[key] for key in new if isinstance(own.get(key), _TENSOR)}
+        for key, old in there.items():
+            numbers = [x.dtype.is_floating_point or x.dtype.is_complex for x in (old, new[key])]
+            if numbers[0] != numbers[1] or old.shape != new[key].shape:
+                raise ValueError(
+                    f"{self._named(key, t)} must have {new[key].dtype} and the shape {tuple(new[key].shape)}, with "
+                    f"state_dtype={self._storage.state_dtype!r}, rounding={self._storage.rounding!r} and master="
+                    f"{self._storage.master!r}; got {old.dtype} and {tuple(old.shape)}"
+                )
+        for key, tensor in new.items():
+            if key in there:
+                tensor.copy_(there[key].detach())
+            else:
+                self._made.append((own, key))
+            own[key] = tensor
+
+    def keep(self) -> None:
+        """Keep the states that were made."""
+        self._made.clear()
+
+    def undo(self) -> None:
+        """Let go of the states that were made for a step that was not taken."""
+        for own, key in self._made:
+            own.pop(key, None)
+
+    def fit(self, state: State) -> bool:
+        """Say whether these are still the states, and where they were."""
+        if len(state) != len(self._all) or not all(map(operator.is_, state.values(), self._all)):
+            return False
+        try:
+            now = [list(map(operator.itemgetter(key), dicts)) for key, dicts in self._held]
+        except KeyError:
+            return False
+        if not all(all(map(operator.is_, own, tensors)) for own, tensors in zip(now, self._tensors, strict=True)):
+            return False
+        return [list(map(_TENSOR.data_ptr, tensors)) for tensors in self._arrays_held] == self._places
+
+
+def _fits(tensor: Any, layout: Layout, device: torch.device) -> bool:
+    return isinstance(tensor, _TENSOR) and layout.fits(tensor, device)
