@@ -251,7 +251,7 @@ def test_an_interrupt_leaves_no_kernel_of_another_dtype(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(reduce.threads, "Kernels", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            opt._plan.reduction._parts[0].run(opt._groups[0].found, "float16")
+            opt._plan.reduction._parts[0].launches(opt._groups[0].found, "float16")
     g = np.full(5, 2.0, np.float16)
     opt.step(g)
     assert opt.grad_norm == math.sqrt(20)
