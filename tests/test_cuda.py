@@ -47,7 +47,7 @@ def simulate(file, *arguments, **environment):
 # What runs in one process, and how many tests there are at least.
 TOGETHER = [
     ("test_bench.py test_documents.py test_narrow.py", 31),
-    ("test_arrays.py test_matrix.py test_turns.py", 490),
+    ("test_arrays.py test_matrix.py test_turns.py", 700),
 ]
 
 

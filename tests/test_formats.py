@@ -307,7 +307,7 @@ def test_the_memory_is_what_it_says():
 
 
 @reads_x86
-@every_stateful_in_turns
+@in_turns("name kind dtype", FORMATS, STATEFUL, ids=lambda f: f[0], core="alone")
 def test_the_loop_is_packed(case, name, kind, dtype, monkeypatch):
     """Conversions and arithmetic in whole registers; no calls for conversions, at most the remainder one by one."""
     opt = make(case, np.ones(3, dtype), name)

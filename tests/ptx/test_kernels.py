@@ -39,7 +39,7 @@ def test_every_optimizer(case, dtype, device):
         check_against_the_expression(device, case, dtype, layout)
 
 
-@in_turns("dtype", [F32, F64], [c for c in CASES if not callable(c[1].get("lr"))])
+@in_turns("dtype", [F32, F64], [c for c in CASES if not callable(c[1].get("lr"))], core="alone")
 def test_capturable_counts_on_the_device(case, dtype, device):
     check_against_the_expression(device, case, dtype, LAYOUTS[2], capturable=True)
 

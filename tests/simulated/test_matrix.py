@@ -25,7 +25,7 @@ def check_step(case, opt, p, g, step):
 
 @every_case
 @every_dtype
-@pytest.mark.parametrize("size", [0, 1, 3, 7, 64, 515])
+@pytest.mark.parametrize("size", [0, 1, 7, 515])
 def test_every_optimizer_is_its_expression_to_the_bit(case, dtype, size):
     p = random(size, dtype, 1)
     opt = make(case, Device(p))
