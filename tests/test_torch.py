@@ -17,6 +17,7 @@ from .refusals import refuse
 
 torch = pytest.importorskip("torch", reason="needs the extra `torch`")
 fused = pytest.importorskip("fastopt.torch")
+watch = pytest.importorskip("fastopt.torch.watch")
 table = pytest.importorskip(
     "torch.testing._internal.common_optimizers",
     reason="needs the extra `peers`: expecttest, which PyTorch's tests import",
@@ -26,6 +27,15 @@ INFOS = {info.optim_cls.__name__: info for info in table.optim_db if info.optim_
 SHAPES = [(3, 4), (), (0, 2), (5,)]
 #: At least as far as numbers of 16 bits are apart, twice: PyTorch rounds to them between operations.
 TOLERANCES = {torch.float16: {"rtol": 1e-2, "atol": 1e-3}, torch.bfloat16: {"rtol": 4e-2, "atol": 4e-3}}
+
+
+@pytest.fixture(params=["compiled", "in Python"])
+def both_looks(request, monkeypatch):
+    """Run a test twice: with tensors looked at from compiled code, and in Python alone."""
+    if request.param == "in Python":
+        monkeypatch.setattr(watch, "describer", lambda: 0)
+    else:
+        assert watch.describer() != 0
 
 
 def test_every_optimizer_that_both_have_is_there():
@@ -214,6 +224,7 @@ def test_a_loss_scaler_and_clipped_gradients():
     check(*made)
 
 
+@pytest.mark.usefixtures("both_looks")
 def test_memory_in_any_order_is_updated():
     """Permuted, channels last, gradients in another order, and what is not dense at all."""
     made = []
@@ -242,6 +253,7 @@ def test_memory_in_any_order_is_updated():
     check_states(opt, reference)
 
 
+@pytest.mark.usefixtures("both_looks")
 def test_gradients_that_share_memory():
     made = []
     for module in (fused, torch.optim):
@@ -255,6 +267,7 @@ def test_gradients_that_share_memory():
     check(*made)
 
 
+@pytest.mark.usefixtures("both_looks")
 def test_memory_that_moves_is_noticed():
     made = []
     for module in (fused, torch.optim):
@@ -402,6 +415,7 @@ def test_norms_are_clipped_and_what_is_not_finite_is_skipped_or_refused():
     check(params, theirs)
 
 
+@pytest.mark.usefixtures("both_looks")
 def test_what_is_refused():
     p = torch.nn.Parameter(torch.ones(3))
     for name in fused.__all__:
@@ -438,6 +452,7 @@ def test_what_is_refused():
     assert (p < 1).all()
 
 
+@pytest.mark.usefixtures("both_looks")
 def test_parameters_that_cannot_be_updated_are_refused_at_the_step():
     whole = torch.ones(4)
     for params, error, words in (
@@ -460,6 +475,7 @@ def test_parameters_that_cannot_be_updated_are_refused_at_the_step():
     assert (whole == 1).all()
 
 
+@pytest.mark.usefixtures("both_looks")
 def test_a_module_is_trained():
     """By gradients that backward makes anew each time, and by those that are kept."""
     made = []
@@ -477,6 +493,44 @@ def test_a_module_is_trained():
             opt.step()
         made.append(list(model.parameters()))
         assert opt.param_groups[0]["param_names"][0] == "0.weight"
+    check(*made)
+
+
+@pytest.mark.usefixtures("both_looks")
+def test_nothing_is_prepared_again_for_the_same_tensors(monkeypatch):
+    """Whatever their shapes and types are, and even if their gradients are others at each step."""
+
+    class Own(torch.nn.Parameter):
+        pass
+
+    params = [*leaves(), *leaves(torch.complex64), Own(torch.ones(3)), torch.nn.Parameter(torch.ones(2, 3).T)]
+    params.append(torch.nn.Parameter(torch.ones(2, 3, 1, 1).to(memory_format=torch.channels_last)))
+    opt, made = fused.Adam(params), []
+    new = opt._new_session
+    monkeypatch.setattr(opt, "_new_session", lambda *given: made.append(given) or new(*given))
+    train(opt, params, 2)
+    for group in opt.param_groups:
+        group["lr"], group["betas"] = 0.5, (0.5, 0.5)
+    train(opt, params, 2)
+    train(opt, params, 2, skip=lambda step: (0,))
+    assert len(made) == 2
+    train(opt, params, 1)  # the first has a step less than the others now
+    train(opt, params, 3, skip=lambda step: (0,) if step == 1 else ())
+    assert len(made) == 3
+
+
+@pytest.mark.usefixtures("both_looks")
+def test_gradients_that_are_read_as_something_else():
+    made = []
+    for module in (fused, torch.optim):
+        params = [*leaves(shapes=[(3,)]), *leaves(torch.complex64, shapes=[(3,)])]
+        opt = module.Adam(params, lr=0.1)
+        for _ in range(2):
+            params[0].grad = torch.tensor([1j, 2j, -3j]).conj().imag
+            grad = torch.tensor([1j, 2j, -3j]).conj()
+            params[1].grad = grad if module is fused else grad.resolve_conj()  # PyTorch's cannot take it
+            opt.step()
+        made.append(params)
     check(*made)
 
 
