@@ -206,6 +206,19 @@ def test_schedulers_hooks_closures_and_tensors_as_hyperparameters(name):
     assert calls == ["before", "after"] * 16
 
 
+def test_numbers_in_tensors_are_read_at_each_step():
+    made = []
+    for module in (fused, torch.optim):
+        params, betas = leaves(), (torch.tensor(0.9), torch.tensor(0.99))
+        opt = module.AdamW(params, lr=torch.tensor(0.1), betas=betas)
+        train(opt, params, 2)
+        opt.param_groups[0]["lr"].fill_(0.5)
+        opt.param_groups[0]["betas"][0].fill_(0.5)
+        train(opt, params, 2)
+        made.append(params)
+    check(*made)
+
+
 def test_a_loss_scaler_and_clipped_gradients():
     made = []
     for module in (fused, torch.optim):
@@ -257,11 +270,13 @@ def test_memory_in_any_order_is_updated():
 def test_gradients_that_share_memory():
     made = []
     for module in (fused, torch.optim):
-        params = leaves(shapes=[(3,), (3,), (4,)])
+        base = torch.arange(10_000.0)
+        params = [*leaves(shapes=[(3,), (3,), (4,)]), base[1:].requires_grad_()]
         opt = module.SGD(params, lr=0.5)
         for _ in range(2):
             params[0].grad = params[1].grad = torch.ones(3)
             params[2].grad = params[2].detach()
+            params[3].grad = base[:-1] if module is fused else base[:-1].clone()  # as it is before the step
             opt.step()
         made.append(params)
     check(*made)
@@ -520,15 +535,17 @@ def test_nothing_is_prepared_again_for_the_same_tensors(monkeypatch):
 
 
 @pytest.mark.usefixtures("both_looks")
-def test_gradients_that_are_read_as_something_else():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64], ids=str)
+def test_gradients_that_are_read_as_something_else(dtype):
     made = []
     for module in (fused, torch.optim):
-        params = [*leaves(shapes=[(3,)]), *leaves(torch.complex64, shapes=[(3,)])]
+        params = leaves(dtype, [(), (3,)])
         opt = module.Adam(params, lr=0.1)
         for _ in range(2):
-            params[0].grad = torch.tensor([1j, 2j, -3j]).conj().imag
-            grad = torch.tensor([1j, 2j, -3j]).conj()
-            params[1].grad = grad if module is fused else grad.resolve_conj()  # PyTorch's cannot take it
+            for p, numbers in zip(params, (2j, [1j, 2j, -3j]), strict=True):
+                grad = torch.tensor(numbers).conj()
+                # PyTorch's own cannot take those that are complex.
+                p.grad = grad.imag if not dtype.is_complex else grad if module is fused else grad.resolve_conj()
             opt.step()
         made.append(params)
     check(*made)
