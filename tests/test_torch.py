@@ -535,14 +535,15 @@ def test_nothing_is_prepared_again_for_the_same_tensors(monkeypatch):
 
 
 @pytest.mark.usefixtures("both_looks")
+@pytest.mark.parametrize("shapes", [[()], [(), (3,)]], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.complex64], ids=str)
-def test_gradients_that_are_read_as_something_else(dtype):
+def test_gradients_that_are_read_as_something_else(dtype, shapes):
     made = []
     for module in (fused, torch.optim):
-        params = leaves(dtype, [(), (3,)])
+        params = leaves(dtype, shapes)
         opt = module.Adam(params, lr=0.1)
         for _ in range(2):
-            for p, numbers in zip(params, (2j, [1j, 2j, -3j]), strict=True):
+            for p, numbers in zip(params, (2j, [1j, 2j, -3j]), strict=False):
                 grad = torch.tensor(numbers).conj()
                 # PyTorch's own cannot take those that are complex.
                 p.grad = grad.imag if not dtype.is_complex else grad if module is fused else grad.resolve_conj()
