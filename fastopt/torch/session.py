@@ -116,14 +116,14 @@ class Session:
         self._cpus = [not p.is_cuda for p in params]
         self._lengths = np.array([like.numel() * like.element_size() for like in likes], np.int64)
         self._order = np.array(self._gather._tensors, np.int64)
-        self._last = np.zeros(len(params), np.int64)
+        self._last: bytes | None = None  # where gradients were at the last step
 
     def fits(self, params: list[torch.Tensor], state: State) -> bool:
         """Say whether these are the parameters of the session, and everything is where it was."""
         if len(params) != len(self._params) or not all(map(operator.is_, params, self._params)):
             return False
         places = self._watch.where(params)
-        if places is None or not np.array_equal(places, self._watch.places) or not self.states.fit(state):
+        if places is None or places.tobytes() != self._watch.places or not self.states.fit(state):
             return False
         if self._clocks.array.tobytes() == self._clock:  # as the last step left them
             return True
@@ -184,7 +184,7 @@ class Session:
         if starts is None:
             alive = self._fitted(grads)
             starts = np.array(list(map(_TENSOR.data_ptr, alive)), np.int64)
-        if not np.array_equal(starts, self._last):
+        if starts.tobytes() != self._last:
             before = np.searchsorted(self._written[0], starts + self._lengths) - 1
             ends = self._written[1][before] if len(self._written[1]) else np.zeros(len(before), np.int64)
             shared = (before >= 0) & (ends > starts) & (self._lengths > 0)
@@ -194,7 +194,7 @@ class Session:
                     alive[t] = torch.empty_like(self._likes[t]).copy_(alive[t].detach())
                     starts[t] = alive[t].data_ptr()
             self._gather._found[:] = starts[self._order]
-            self._last = starts.copy()
+            self._last = starts.tobytes()
         return alive
 
     def _negated(self, grads: Sequence[torch.Tensor]) -> bool:

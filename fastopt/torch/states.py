@@ -6,7 +6,6 @@ import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
 from .._api.method import Method
@@ -205,7 +204,7 @@ class States:
         if not all(all(map(operator.is_, own, tensors)) for own, tensors in zip(now, self._tensors, strict=True)):
             return False
         places = self._watch.where(self._arrays_held)
-        return places is not None and np.array_equal(places, self._watch.places)
+        return places is not None and places.tobytes() == self._watch.places
 
 
 def _fits(tensor: Any, layout: Layout, device: torch.device) -> bool:

@@ -33,8 +33,8 @@ class Watch:
 
     Attributes
     ----------
-    places : ndarray of int64
-        Where the tensors are.
+    places : bytes
+        Where the tensors are, as the array that :meth:`where` returns.
     """
 
     def __init__(self, tensors: Sequence[torch.Tensor], kinds: set[Any]) -> None:
@@ -52,7 +52,7 @@ class Watch:
             types = np.array([id(kind) for kind in kinds], np.int64)
             self._arguments = (types, expected, dims, self._out.ctypes.data, self._found)
         found_now = self.where(list(tensors))
-        self.places = np.zeros(len(tensors), np.int64) if found_now is None else found_now.copy()
+        self.places = b"" if found_now is None else found_now.tobytes()
 
     def where(self, tensors: list[torch.Tensor]) -> Array | None:
         """Return the addresses of as many tensors, or None if one has another type, or may lie in another way."""
