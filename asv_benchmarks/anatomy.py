@@ -39,7 +39,7 @@ def parts(elements: int, seconds: float) -> dict[str, float]:
         "gradients: structure, check": lambda: opt._plan.gather(opt._structure.unpack("grads", g)),
         "… of which the compiled check": lambda: check(*looked),
         "scalars: bias corrections, decay": lambda: bound.values(1),
-        "scalars into the kernel's dtype": lambda: group.prepare(bound, rows, None),
+        "scalars into the kernel's dtype": lambda: group.prepare((bound,), rows, None),
         "launch: table, threads, kernel": lambda: plan.run(1),
         "… of which the kernel": lambda: kernel(*arguments),
         "… of which a kernel without elements": lambda: kernel(*nothing),

@@ -7,6 +7,7 @@ twice as fast a minute later, so only the ratios mean something.
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import torch
 
 import fastopt
 from fastopt._bench import measure as _measure
+from fastopt._bench import run as _run
 
 RNG = np.random.default_rng(0)
 Promise = dict[str, Any]
@@ -115,6 +117,54 @@ def growth(given: argparse.Namespace) -> Iterator[Promise]:
     yield promise("2^22 to 2^27 float32 Adam: slowest / fastest element", max(element) / min(element), t, at_most=1.3)
 
 
+def shapes_of(model: str, given: argparse.Namespace) -> list[tuple[int, ...]]:
+    """Return the shapes of a model's parameters; made smaller, the first few of one dimension each."""
+    shapes = [tuple(shape) for shape in _run.models()[model]]
+    return [(max(math.prod(shape) >> given.smaller, 1),) for shape in shapes[:20]] if given.smaller else shapes
+
+
+def clipped(given: argparse.Namespace) -> Iterator[Promise]:
+    """The norm of all gradients, their scale and what is not finite, beside PyTorch's clipping and its fused step."""
+    sizes = {
+        "1000 x 64": ([(64,)] * max(1000 >> given.smaller, 1), 10, 60),
+        "ResNet-50": (shapes_of("ResNet-50", given), 1.3, 15),
+        "2^26": ([(2**26 >> given.smaller,)], 1.3, 7),
+    }
+    for name, (shapes, least, rounds) in sizes.items():
+        params, grads = ([random(*shape) for shape in shapes] for _ in range(2))
+        theirs = [torch.from_numpy(p).clone().requires_grad_() for p in params]
+        for p, g in zip(theirs, grads, strict=True):
+            p.grad = torch.from_numpy(g).clone()
+        adamw = torch.optim.AdamW(theirs, fused=True)
+
+        def clip_and_step(theirs: Any = theirs, adamw: Any = adamw) -> None:
+            torch.nn.utils.clip_grad_norm_(theirs, 1.0)
+            adamw.step()
+
+        opt = fastopt.AdamW(params, clip_norm=1.0, grad_scale=2.0, nonfinite="skip")
+        opt.bind(grads)
+        t = measured(given, {"torch": clip_and_step, "step": opt.step}, rounds)
+        yield promise(f"{name} AdamW: PyTorch clip + fused / clip_norm step", t["torch"] / t["step"], t, at_least=least)
+
+
+def grouped(given: argparse.Namespace) -> Iterator[Promise]:
+    """Two groups, of which one does not decay, beside one."""
+    shapes = shapes_of("GPT-2 124M", given)
+    params, others, grads = ([np.zeros(shape, np.float32) for shape in shapes] for _ in range(3))
+    one = fastopt.AdamW(params, weight_decay=0.1)
+    one.bind(grads)
+    decays = [len(shape) > 1 or (bool(given.smaller) and t % 2 > 0) for t, shape in enumerate(shapes)]
+
+    def split(arrays: list[np.ndarray]) -> list[list[np.ndarray]]:
+        return [[a for a, d in zip(arrays, decays, strict=True) if d is which] for which in (True, False)]
+
+    decay, plain = split(others)
+    two = fastopt.AdamW([{"params": decay}, {"params": plain, "weight_decay": 0.0}], weight_decay=0.1)
+    two.bind(split(grads))
+    t = measured(given, {"one": one.step, "two": two.step}, 15)
+    yield promise("GPT-2 124M AdamW: two groups / one", t["two"] / t["one"], t, at_most=1.03)
+
+
 def start(given: argparse.Namespace) -> Iterator[Promise]:
     step = "import numpy as np, fastopt; p, g = np.ones((2, 64), np.float32); fastopt.Adam(p).step(g)"
     times: dict[str, list[float]] = {"import numba": [], step: []}
@@ -129,6 +179,9 @@ def start(given: argparse.Namespace) -> Iterator[Promise]:
     yield promise("a process: import and one Adam step / import numba", ratio, t, at_most=2)
 
 
+PARTS = (against_torch, many_tensors, one_small, growth, clipped, grouped, start)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
@@ -139,7 +192,7 @@ def main() -> int:
     parser.add_argument("--json", metavar="FILE", help="write the figures")
     given = parser.parse_args()
     torch.set_num_threads(fastopt.info()["threads"])
-    promises = [p for part in (against_torch, many_tensors, one_small, growth, start) for p in part(given)]
+    promises = [p for part in PARTS for p in part(given)]
     kept = sum(p["kept"] for p in promises)
     print(f"{kept} of {len(promises)} kept")
     if given.json:

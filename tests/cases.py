@@ -78,6 +78,49 @@ CASES = [
     ),
     ("Adam", {"betas": (0.8, 0.9), "amsgrad": True}),
     ("AdamW", {"amsgrad": True}),
+    ("SignSGD", {}),
+    ("SignSGD", {"lr": 0.1, "momentum": 0.8, "weight_decay": 0.1, "decoupled": True, "maximize": True}),
+    ("Yogi", {}),
+    (
+        "Yogi",
+        {"betas": (0.8, 0.99), "eps": 1e-4, "eps_root": 1e-7, "initial_accumulator_value": 1e-5}
+        | {"lr": 0.1, "weight_decay": 0.1, "decoupled": True, "maximize": True},
+    ),
+    ("AdaBelief", {}),
+    (
+        "AdaBelief",
+        {"betas": (0.8, 0.99), "eps": 1e-6, "eps_root": 1e-7}
+        | {"lr": 0.1, "weight_decay": 0.1, "decoupled": True, "maximize": True},
+    ),
+    ("Adan", {}),
+    (
+        "Adan",
+        {"betas": (0.9, 0.8), "beta3": 0.95, "eps": 1e-6, "eps_root": 1e-7}
+        | {"lr": 0.1, "weight_decay": 0.1, "decoupled": False, "maximize": True},
+    ),
+    ("ADOPT", {}),
+    (
+        "ADOPT",
+        {"betas": (0.8, 0.99), "eps": 1e-3, "lr": 0.1, "weight_decay": 0.1, "decoupled": True, "maximize": True},
+    ),
+    ("AdEMAMix", {}),
+    (
+        "AdEMAMix",
+        {"betas": (0.8, 0.99), "beta3": 0.95, "alpha": 8.0, "beta3_warmup": 2.5, "alpha_warmup": 3.0}
+        | {"eps": 1e-6, "eps_root": 1e-7, "lr": 0.1, "weight_decay": 0.1, "decoupled": False, "maximize": True},
+    ),
+    ("ScheduleFreeSGD", {}),
+    (
+        "ScheduleFreeSGD",
+        {"lr": 0.1, "beta": 0.8, "weight_decay": 0.1, "decoupled": True, "maximize": True},
+    ),
+    ("ScheduleFreeAdamW", {}),
+    (
+        "ScheduleFreeAdamW",
+        {"betas": (0.8, 0.99), "eps": 1e-6, "eps_root": 1e-7}
+        | {"lr": 0.1, "weight_decay": 0.1, "decoupled": False, "maximize": True},
+    ),
+    ("ScheduleFreeAdamW", {"lr": decreasing, "weight_decay": 0.5}),
 ]
 DTYPES = [np.float32, np.float64]
 # Larger arrays repeat so many random elements; a prime, so that each comes by every place in a packed register.
@@ -97,38 +140,49 @@ def slow_operations(name):
 
 every_case = pytest.mark.parametrize("case", CASES, ids=name_of)
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)
-#: The same where each case compiles for a second or so: after the first two of a class, they are CI's.
-every_case_by_ci = pytest.mark.parametrize(
-    "case",
-    [
-        pytest.param(
-            case, id=name_of(case), marks=[pytest.mark.ci] if [n for n, _ in CASES[:k]].count(case[0]) > 1 else []
-        )
-        for k, case in enumerate(CASES)
-    ],
-)
 
 
-def in_turns(names, others, cases=CASES, ids=str):
+#: The classes of which README's command tries more than of others.
+CORE = ("GD", "Momentum", "RMSprop", "AdamW")
+
+
+def in_turns(names, others, cases=CASES, ids=str, *, core=False):
     """Return a mark that runs a test for every case and each of others, such as storages.
 
     Rules are compiled as they are whatever the storage is, and storages whatever the rule is. So CI, where each pair
     takes a second, tries every class with every other, its cases taking turns, and each case with one at least; of
-    these README's command runs those of the first two cases of a class. All other pairs are for the slow command.
+    these README's command runs those of the first case of a class, and of :data:`CORE` the second; if `core`, of no
+    other class. All other pairs are for the slow command.
     """
     found, names, others = [], names.split(), list(others)
     for name in dict.fromkeys(name for name, _ in cases):
         own = [case for case in cases if case[0] == name]
         for (k, case), (j, other) in itertools.product(enumerate(own), enumerate(others)):
             turn = k % len(others) == j if len(own) > len(others) else j % len(own) == k
-            marks = [] if turn and k < 2 else [pytest.mark.ci if turn else pytest.mark.slow]
+            marks = [] if turn and _is_quick(name, k, core) else [pytest.mark.ci if turn else pytest.mark.slow]
             values = other if len(names) > 1 else (other,)
             found.append(pytest.param(case, *values, id=f"{name_of(case)}-{ids(other)}", marks=marks))
     return pytest.mark.parametrize(("case", *names), found)
 
 
-#: Every case, with each dtype of the arithmetic.
+def by_ci(cases, *, core=False):
+    """Return a mark that runs a test, which compiles for a second or so, for every case, most of them by CI alone."""
+    names, found = [name for name, _ in cases], []
+    for k, case in enumerate(cases):
+        quick = _is_quick(case[0], names[:k].count(case[0]), core)
+        found.append(pytest.param(case, id=name_of(case), marks=[] if quick else [pytest.mark.ci]))
+    return pytest.mark.parametrize("case", found)
+
+
+def _is_quick(name, k, core):
+    """Say whether README's command runs case number `k` of a class."""
+    return k < (2 if name in CORE else 0 if core else 1)
+
+
+every_case_by_ci = by_ci(CASES)
+#: Every case, with each dtype of the arithmetic; the second: compiled in more than one way.
 every_case_in_turns = in_turns("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
+core_cases_in_turns = in_turns("dtype", DTYPES, ids=lambda dtype: dtype.__name__, core=True)
 
 
 def make(case, params, **more):

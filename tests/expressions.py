@@ -103,6 +103,87 @@ def radam(h, f, p, g, m, v):
     return [p - f(h.lr / correction1) * m * (f(r) / root), m, v]
 
 
+def signsgd(h, f, p, g, *m):
+    if not h.momentum:
+        return [p - f(h.lr) * np.sign(g)]
+    average = f(h.momentum) * m[0] + f(1 - h.momentum) * g
+    return [p - f(h.lr) * np.sign(average), average]
+
+
+def yogi(h, f, p, g, m, v):
+    beta1, beta2 = h.betas
+    m = f(beta1) * m + f(1 - beta1) * g
+    v = v - f(1 - beta2) * np.sign(v - g * g) * (g * g)
+    root = np.sqrt(f(1 / (1 - power(beta2, h.step))) * v + f(h.eps_root))
+    return [p - f(h.lr / (1 - power(beta1, h.step))) * m / (root + f(h.eps)), m, v]
+
+
+def adabelief(h, f, p, g, m, v):
+    beta1, beta2 = h.betas
+    m = f(beta1) * m + f(1 - beta1) * g
+    v = f(beta2) * v + f(1 - beta2) * ((g - m) * (g - m)) + f(h.eps_root)
+    root = np.sqrt(f(1 / (1 - power(beta2, h.step))) * v)
+    return [p - f(h.lr / (1 - power(beta1, h.step))) * m / (root + f(h.eps)), m, v]
+
+
+def adan(h, f, p, g, m, v, n, last):
+    beta1, beta2 = h.betas
+    d = f(h.step > 1) * (g - last)
+    ahead = g + f(beta2) * d
+    m = f(beta1) * m + f(1 - beta1) * g
+    v = f(beta2) * v + f(1 - beta2) * d
+    n = f(h.beta3) * n + f(1 - h.beta3) * (ahead * ahead)
+    part_m, part_v = h.lr / (1 - power(beta1, h.step)), h.lr * beta2 / (1 - power(beta2, h.step))
+    root = np.sqrt(f(1 / (1 - power(h.beta3, h.step))) * n + f(h.eps_root))
+    return [p - (f(part_m) * m + f(part_v) * v) / (root + f(h.eps)), m, v, n, g]
+
+
+def adopt(h, f, p, g, m, v):
+    (beta1, beta2), eps = h.betas, h.eps
+    if h.step == 1:
+        beta2, eps = 0.0, 1.0
+    bound = f(math.sqrt(math.sqrt(h.step - 1)))
+    u = np.minimum(np.maximum(g / np.maximum(np.sqrt(v), f(eps)), -bound), bound)
+    m = f(beta1) * m + f(1 - beta1) * u
+    return [p - f(h.lr) * m, m, f(beta2) * v + f(1 - beta2) * (g * g)]
+
+
+def ademamix(h, f, p, g, m1, m2, v):
+    beta1, beta2 = h.betas
+    beta3, gain3, part2 = h.beta3, 1 - h.beta3, h.lr * h.alpha
+    if h.step < h.alpha_warmup:
+        part2 *= h.step / h.alpha_warmup
+    if h.step < h.beta3_warmup:
+        first, last = 1 / (1 - beta1), 1 / (1 - beta3)
+        gain3 = 1 / (first + (last - first) * (h.step / h.beta3_warmup))
+        beta3 = 1 - gain3
+    m1 = f(beta1) * m1 + f(1 - beta1) * g
+    m2 = f(beta3) * m2 + f(gain3) * g
+    v = f(beta2) * v + f(1 - beta2) * (g * g)
+    root = np.sqrt(f(1 / (1 - power(beta2, h.step))) * v + f(h.eps_root)) + f(h.eps)
+    return [p - (f(h.lr / (1 - power(beta1, h.step))) * m1 + f(part2) * m2) / root, m1, m2, v]
+
+
+def schedulefree(h, f, beta, p, u, d):
+    near = 1 / h.step
+    far = beta * (1 - near)
+    left = 1 - h.lr * h.weight_decay
+    taken = h.lr * h.weight_decay / left if h.decoupled and left else 0.0
+    pull = f(far * taken) * p
+    return [p + f(near) * d - f(h.lr * (1 - far)) * u + pull, f(1 - near) * d - f(h.lr * far) * u - pull]
+
+
+def schedulefreesgd(h, f, p, g, d):
+    return schedulefree(h, f, h.beta, p, g, d)
+
+
+def schedulefreeadamw(h, f, p, g, d, v):
+    beta, beta2 = h.betas
+    v = f(beta2) * v + f(1 - beta2) * (g * g)
+    root = np.sqrt(f(1 / (1 - power(beta2, h.step))) * v + f(h.eps_root))
+    return [*schedulefree(h, f, beta, p, g / (root + f(h.eps)), d), v]
+
+
 EXPRESSIONS = {
     "GD": gd,
     "Momentum": momentum,
@@ -115,6 +196,14 @@ EXPRESSIONS = {
     "Adamax": adamax,
     "Adadelta": adadelta,
     "RAdam": radam,
+    "SignSGD": signsgd,
+    "Yogi": yogi,
+    "AdaBelief": adabelief,
+    "Adan": adan,
+    "ADOPT": adopt,
+    "AdEMAMix": ademamix,
+    "ScheduleFreeSGD": schedulefreesgd,
+    "ScheduleFreeAdamW": schedulefreeadamw,
 }
 
 

@@ -59,12 +59,13 @@ PASSED_ON = {
     np.absolute: lambda r, x: x.error,
     np.sign: lambda r, x: np.where((np.abs(x.value) > x.error) | (x.error == 0), 0, 2),
     np.maximum: lambda r, x, y: np.maximum(x.error, y.error),
+    np.minimum: lambda r, x, y: np.maximum(x.error, y.error),
     np.multiply: lambda r, x, y: np.abs(x.value) * y.error + (np.abs(y.value) + y.error) * x.error,
     np.divide: lambda r, x, y: (x.error + r * y.error) / np.maximum(np.abs(y.value) - y.error, 0),
     np.power: lambda r, x, n: (np.abs(x.value) + x.error) ** n.value - r,
     np.sqrt: lambda r, x: np.fmin(x.error / r, np.sqrt(x.error)),
 }
-UNROUNDED = (np.negative, np.absolute, np.sign, np.maximum)
+UNROUNDED = (np.negative, np.absolute, np.sign, np.maximum, np.minimum)
 
 
 def gd(h, p, g):
@@ -150,9 +151,85 @@ def radam(h, p, g, m, v):
     return [p - h.lr * r * m_hat / (np.sqrt(v_hat + h.eps_root) + (h.eps + h.eps_hat / np.sqrt(correction2))), m, v]
 
 
+def signsgd(h, p, g, *m):
+    m = [h.momentum * m[0] + (1 - h.momentum) * g] if h.momentum else []
+    return [p - h.lr * np.sign(m[0] if m else g), *m]
+
+
+def yogi(h, p, g, m, v):
+    beta1, beta2 = h.betas
+    m = beta1 * m + (1 - beta1) * g
+    v = v - (1 - beta2) * np.sign(v - g**2) * g**2
+    m_hat, v_hat = m / (1 - beta1**h.step), v / (1 - beta2**h.step)
+    return [p - h.lr * m_hat / (np.sqrt(v_hat + h.eps_root) + h.eps), m, v]
+
+
+def adabelief(h, p, g, m, v):
+    beta1, beta2 = h.betas
+    m = beta1 * m + (1 - beta1) * g
+    v = beta2 * v + (1 - beta2) * (g - m) ** 2 + h.eps_root
+    m_hat, v_hat = m / (1 - beta1**h.step), v / (1 - beta2**h.step)
+    return [p - h.lr * m_hat / (np.sqrt(v_hat) + h.eps), m, v]
+
+
+def adan(h, p, g, m, v, n, last):
+    beta1, beta2 = h.betas
+    d = (h.step > 1) * (g - last)  # NaN, not 0, where the first gradient is infinite
+    m = beta1 * m + (1 - beta1) * g
+    v = beta2 * v + (1 - beta2) * d
+    n = h.beta3 * n + (1 - h.beta3) * (g + beta2 * d) ** 2
+    m_hat, v_hat, n_hat = m / (1 - beta1**h.step), v / (1 - beta2**h.step), n / (1 - h.beta3**h.step)
+    return [p - h.lr * (m_hat + beta2 * v_hat) / (np.sqrt(n_hat + h.eps_root) + h.eps), m, v, n, g]
+
+
+def adopt(h, p, g, m, v):
+    (beta1, beta2), eps = h.betas, h.eps
+    if h.step == 1:
+        beta2, eps = _number(0.0, 1), _number(1.0, 1)
+    bound = (h.step - 1) ** _number(0.25, h.step)
+    u = np.minimum(np.maximum(g / np.maximum(np.sqrt(v), eps), -bound), bound)
+    m = beta1 * m + (1 - beta1) * u
+    return [p - h.lr * m, m, beta2 * v + (1 - beta2) * g**2]
+
+
+def ademamix(h, p, g, m1, m2, v):
+    (beta1, beta2), beta3, alpha = h.betas, h.beta3, h.alpha
+    if h.step < h.alpha_warmup.value:
+        alpha = alpha * h.step / h.alpha_warmup
+    if h.step < h.beta3_warmup.value:
+        first, last = 1 / (1 - beta1), 1 / (1 - beta3)
+        beta3 = 1 - 1 / (first + (last - first) * h.step / h.beta3_warmup)
+    m1 = beta1 * m1 + (1 - beta1) * g
+    m2 = beta3 * m2 + (1 - beta3) * g
+    v = beta2 * v + (1 - beta2) * g**2
+    m1_hat, v_hat = m1 / (1 - beta1**h.step), v / (1 - beta2**h.step)
+    return [p - h.lr * (m1_hat + alpha * m2) / (np.sqrt(v_hat + h.eps_root) + h.eps), m1, m2, v]
+
+
+def schedulefree(h, beta, p, u, d):
+    near = 1 / _number(float(h.step), h.step)
+    far = beta * (1 - near)
+    left = 1 - h.lr * h.weight_decay
+    pull = far * (h.lr * h.weight_decay / left if h.decoupled and left.value != 0 else 0) * p
+    return [p + near * d - h.lr * (1 - far) * u + pull, (1 - near) * d - h.lr * far * u - pull]
+
+
+def schedulefreesgd(h, p, g, d):
+    return schedulefree(h, h.beta, p, g, d)
+
+
+def schedulefreeadamw(h, p, g, d, v):
+    beta, beta2 = h.betas
+    v = beta2 * v + (1 - beta2) * g**2
+    u = g / (np.sqrt(v / (1 - beta2**h.step) + h.eps_root) + h.eps)
+    return [*schedulefree(h, beta, p, u, d), v]
+
+
 COMMON = {"weight_decay": 0.0, "decoupled": False, "maximize": False, "reproducible": None}
 #: What is done to gradients before any equation is none of its business: tests/test_gradients.py.
-COMMON |= (GRADIENTS := {"grad_scale": None, "clip_value": None, "clip_norm": None, "nonfinite": "propagate"})
+COMMON |= (
+    GRADIENTS := {"grad_scale": None, "clip_value": None, "clip_norm": None, "nonfinite": "propagate", "ema": None}
+)
 ADAM = COMMON | {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "eps_root": 0.0, "eps_hat": 0.0, "amsgrad": False}
 
 #: By class name: the equations, and the defaults of all hyperparameters.
@@ -171,6 +248,28 @@ ORACLES = {
     "Adamax": (adamax, COMMON | {"lr": 2e-3, "betas": (0.9, 0.999), "eps": 1e-8}),
     "Adadelta": (adadelta, COMMON | {"lr": 1.0, "rho": 0.95, "eps_root": 1e-6}),
     "RAdam": (radam, COMMON | {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "eps_root": 0.0, "eps_hat": 0.0}),
+    "SignSGD": (signsgd, COMMON | {"lr": 1e-4, "momentum": 0.0}),
+    "Yogi": (
+        yogi,
+        COMMON | {"lr": 1e-2, "betas": (0.9, 0.999), "eps": 1e-3, "eps_root": 0.0, "initial_accumulator_value": 1e-6},
+    ),
+    "AdaBelief": (adabelief, COMMON | {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-16, "eps_root": 1e-16}),
+    "Adan": (
+        adan,
+        COMMON | {"lr": 1e-3, "betas": (0.98, 0.92), "beta3": 0.99, "eps": 1e-8, "eps_root": 0.0, "decoupled": True},
+    ),
+    "ADOPT": (adopt, COMMON | {"lr": 1e-3, "betas": (0.9, 0.9999), "eps": 1e-6}),
+    "AdEMAMix": (
+        ademamix,
+        COMMON
+        | {"lr": 1e-3, "betas": (0.9, 0.999), "beta3": 0.9999, "alpha": 5.0, "decoupled": True}
+        | {"beta3_warmup": 0.0, "alpha_warmup": 0.0, "eps": 1e-8, "eps_root": 0.0},
+    ),
+    "ScheduleFreeSGD": (schedulefreesgd, COMMON | {"lr": 1.0, "beta": 0.9}),
+    "ScheduleFreeAdamW": (
+        schedulefreeadamw,
+        COMMON | {"lr": 2.5e-3, "betas": (0.9, 0.999), "eps": 1e-8, "eps_root": 0.0, "decoupled": True},
+    ),
 }
 
 

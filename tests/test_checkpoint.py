@@ -1,6 +1,7 @@
 """state_dict and load_state_dict: the same bits as an unbroken run; a wrong checkpoint changes nothing."""
 
 import copy
+import itertools
 import pickle
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 import fastopt
 
-from .cases import assert_same_bits, every_case, make, random
+from .cases import assert_same_bits, in_turns, make, random
 
 
 def through_dict(saved, tmp_path):
@@ -27,9 +28,7 @@ STRUCTURES = {
 }
 
 
-@every_case
-@pytest.mark.parametrize("structure", STRUCTURES)
-@pytest.mark.parametrize("way", [through_dict, through_file])
+@in_turns("structure way", itertools.product(STRUCTURES, (through_dict, through_file)), ids=lambda pair: pair[0])
 def test_resumed_equals_unbroken(case, structure, way, tmp_path):
     arrange = STRUCTURES[structure]
     arrays = [random((7, 3), np.float32, 1), random(5, np.float64, 2)]

@@ -300,15 +300,146 @@ def test_optax_radam(optax, seed, dtype):
     check(ours, theirs, dtype)
 
 
+@every_draw
+def test_optax_signsgd(optax, seed, dtype):
+    h = draw(seed)
+    theirs = run_optax(optax, optax.sign_sgd(h["lr"]), dtype, seed)
+    check(run("optax", "SignSGD", dtype, seed, lr=h["lr"]), theirs, dtype)
+    theirs = run_optax(optax, optax.signum(h["lr"], beta=h["momentum"]), dtype, seed)
+    check(run("optax", "SignSGD", dtype, seed, lr=h["lr"], momentum=h["momentum"]), theirs, dtype)
+
+
+@every_draw
+def test_optax_yogi(optax, seed, dtype):
+    h = draw(seed)
+    more = {"eps": h["eps"], "eps_root": 1e-6, "initial_accumulator_value": h["momentum"]}
+    theirs = optax.chain(optax.scale_by_yogi(*h["betas"], **more), optax.scale(-h["lr"]))
+    ours = run("optax", "Yogi", dtype, seed, lr=h["lr"], betas=h["betas"], **more)
+    check(ours, run_optax(optax, theirs, dtype, seed), dtype)
+    theirs = run_optax(optax, optax.yogi(h["lr"], *h["betas"], eps=h["eps"]), dtype, seed)
+    check(run("optax", "Yogi", dtype, seed, lr=h["lr"], betas=h["betas"], eps=h["eps"]), theirs, dtype)
+
+
+@every_draw
+def test_optax_adabelief(optax, seed, dtype):
+    h = draw(seed)
+    theirs = run_optax(optax, optax.adabelief(h["lr"], *h["betas"], eps=h["eps"], eps_root=1e-6), dtype, seed)
+    ours = run("optax", "AdaBelief", dtype, seed, lr=h["lr"], betas=h["betas"], eps=h["eps"], eps_root=1e-6)
+    check(ours, theirs, dtype)
+
+
+@every_draw
+def test_optax_adan(optax, seed, dtype):
+    """Optax has 1 - b2 where the paper has what is b2 here: at one half, and nowhere else, they agree."""
+    h = draw(seed)
+    shared = {"eps": h["eps"], "eps_root": 1e-6, "weight_decay": h["weight_decay"]}
+
+    def apart(b2):
+        theirs = optax.adan(h["lr"], b1=h["betas"][0], b2=b2, b3=h["betas"][1], **shared)
+        p, grads = data(seed, dtype)
+        opt = fastopt.Adan(p, lr=h["lr"], betas=(h["betas"][0], b2), beta3=h["betas"][1], **shared)
+        for g in grads:
+            opt.step(g)
+        return p, run_optax(optax, theirs, dtype, seed)
+
+    check(*apart(0.5), dtype)
+    p, other = apart(0.92)
+    assert np.max(np.abs(p - other)) > 0.1 * h["lr"]
+
+
+@every_draw
+def test_optax_adopt(optax, seed, dtype):
+    h = draw(seed)
+    theirs = run_optax(optax, optax.contrib.adopt(h["lr"], *h["betas"], eps=h["eps"]), dtype, seed)
+    check(run("optax", "ADOPT", dtype, seed, lr=h["lr"], betas=h["betas"], eps=h["eps"]), theirs, dtype)
+
+
+@every_draw
+@pytest.mark.parametrize("warmup", [0.0, 7.0])
+def test_optax_ademamix(optax, seed, dtype, warmup):
+    import jax.numpy as jnp
+
+    h = draw(seed)
+    beta1, first, last = h["betas"][0], 1 / (1 - h["betas"][0]), 1 / (1 - h["beta"])
+
+    def part(count):  # Optax counts from 0
+        return jnp.minimum((count + 1) / warmup, 1.0)
+
+    theirs = {"b1": beta1, "b2": h["betas"][1], "b3": h["beta"], "alpha": 10 * h["momentum"]}
+    if warmup:
+        theirs["alpha"] = lambda count: 10 * h["momentum"] * part(count)
+        theirs["b3"] = lambda count: 1 - 1 / (first + (last - first) * part(count))
+    shared = {"eps": h["eps"], "eps_root": 1e-6, "weight_decay": h["weight_decay"]}
+    ours = {"lr": h["lr"], "betas": h["betas"], "beta3": h["beta"], "alpha": 10 * h["momentum"]}
+    ours |= {"beta3_warmup": warmup, "alpha_warmup": warmup}
+    theirs = run_optax(optax, optax.contrib.ademamix(h["lr"], **theirs, **shared), dtype, seed)
+    check(run("optax", "AdEMAMix", dtype, seed, **ours, **shared), theirs, dtype)
+
+
+@pytest.mark.parametrize(("beta1", "beta3"), [(0.9, 0.9999), (0.9, 0.99), (0.95, 0.99999), (0.99, 0.999)])
+def test_the_warm_up_of_ademamix_is_close_to_the_papers(beta1, beta3):
+    steps = 1000
+    given = {"lr": 1e-3, "betas": (beta1, 0.999), "beta3": beta3, "alpha": 5.0, "eps": 1e-8, "eps_root": 0.0}
+    for step in range(1, steps + 2):
+        s = fastopt.AdEMAMix.scalars(step, **given, beta3_warmup=steps, alpha_warmup=steps)
+        part = min(step / steps, 1)
+        log1, log3 = np.log(beta1), np.log(beta3)
+        papers = np.exp(log1 * log3 / ((1 - part) * log3 + part * log1))
+        assert abs(s.gain3 / (1 - papers) - 1) < 1e-3
+        assert s.part2 == pytest.approx(5e-3 * part, rel=1e-15)
+
+
+@every_draw
+@pytest.mark.parametrize("name", ["ScheduleFreeSGD", "ScheduleFreeAdamW"])
+@pytest.mark.parametrize("decoupled", [False, True])
+def test_optax_schedule_free(optax, seed, dtype, name, decoupled):
+    import jax.numpy as jnp
+
+    h = draw(seed)
+    beta = h["betas"][0]
+    shared = {"weight_decay": h["weight_decay"]}
+    if name == "ScheduleFreeSGD":
+        ours, transformation = {"beta": beta}, optax.contrib.schedule_free_sgd(h["lr"], b1=beta, **shared)
+    else:
+        ours = {"betas": h["betas"], "eps": h["eps"]}
+        more = {"b1": beta, "b2": h["betas"][1], "eps": h["eps"]}
+        if not decoupled:  # Optax has what is beside the quotient alone
+            ours["weight_decay"] = shared["weight_decay"] = 0.0
+        transformation = optax.contrib.schedule_free_adamw(h["lr"], **more, **shared)
+    start, grads = data(seed, dtype)
+    p = start.copy()
+    convention = dict(fastopt.conventions["optax"][name])
+    opt = getattr(fastopt, name)(p, **(convention | {"lr": h["lr"], "decoupled": decoupled} | shared | ours))
+    y = jnp.asarray(start)
+    state = transformation.init(y)
+    for g in grads:
+        opt.step(g)
+        updates, state = transformation.update(jnp.asarray(g), state, y)
+        y = optax.apply_updates(y, updates)
+    check(p, np.asarray(y), dtype)
+    averaged = opt.averaged()
+    assert averaged.dtype == dtype
+    # What is off in y and z is off by as many times more in x, which both have from the two.
+    x = np.asarray(optax.contrib.schedule_free_eval_params(state, y))
+    check(beta * averaged, beta * x, dtype)
+
+
 def test_optax_defaults(optax):
     ours = fastopt.conventions["optax"]
     theirs = inspect.signature(optax.rmsprop).parameters
     assert (ours["RMSprop"]["beta"], ours["RMSprop"]["eps_root"]) == (theirs["decay"].default, theirs["eps"].default)
     assert theirs["eps_in_sqrt"].default is True
+    functions = {k.replace("_", ""): f for module in (optax.contrib, optax) for k, f in vars(module).items()}
     for name in ours.keys() - {"GD", "Momentum", "RMSprop"}:
-        theirs = {k: p.default for k, p in inspect.signature(getattr(optax, name.lower())).parameters.items()}
+        theirs = {k: p.default for k, p in inspect.signature(functions[name.lower()]).parameters.items()}
+        rate = theirs["learning_rate"]
+        assert documented_rates()["optax"][name] == (None if rate is inspect.Parameter.empty else rate), name
         if "betas" in ours[name]:
             theirs["betas"] = theirs["b1"], theirs["b2"]
+        if "beta" in ours[name]:
+            theirs["beta"] = theirs["b1"]
+        if theirs.get("weight_decay", 0.0) is None:  # none
+            theirs["weight_decay"] = 0.0
         check_defaults("optax", name, theirs)
 
 
@@ -450,10 +581,11 @@ def test_keras_epsilon_is_not_the_papers():
 def documented_rates():
     """Return the learning rates in the table of the module's docstring, by owner and class."""
     (table,) = re.findall(r"^default +(.*)\n[= ]+\n((?:\w+ .*\n)+)", conventions.__doc__, re.MULTILINE)
-    names, rows = table[0].split(), [line.split() for line in table[1].splitlines()]
+    owners, rows = table[0].split(), [line.split() for line in table[1].splitlines()]
+    by_class = {name: dict(zip(owners, rates, strict=True)) for name, *rates in rows}
     return {
-        owner: {n: None if r == "none" else float(r) for n, r in zip(names, rates, strict=True)}
-        for owner, *rates in rows
+        owner: {name: None if rates[owner] == "none" else float(rates[owner]) for name, rates in by_class.items()}
+        for owner in owners
     }
 
 

@@ -21,7 +21,7 @@ from fastopt._bench.catalog import OPTIMIZERS
 from fastopt._bench.storages import selected
 from fastopt._kernels import compiler, toolchain
 
-from .cases import every_case, every_case_in_turns, every_one_of, slow_operations
+from .cases import core_cases_in_turns, every_case_by_ci, every_one_of, slow_operations
 from .on_device import SANITIZED, sanitize
 from .simulated.device import Device, Packed
 
@@ -323,7 +323,7 @@ def assemble(ptx, capability, tmp_path):
     return int(re.search(r"Used (\d+) registers", done.stderr)[1]), stack, stores + loads
 
 
-@every_case_in_turns
+@core_cases_in_turns
 @pytest.mark.usefixtures("compiled")
 def test_the_sweep(case, dtype, tmp_path):
     """16 bytes at a time, no double precision in a float32 kernel, no calls, no local memory, few registers."""
@@ -354,8 +354,12 @@ def check_sweep(name, spec, on_device, capability, ptx, tmp_path):
         assert found[f"{op}.rn.f{bits}"] == (lanes + 1) * times, op  # rounded as IEEE 754 says
     registers, stack, spills = assemble(ptx, capability, tmp_path)
     assert (stack, spills) == (0, 0)
-    # Four or three blocks of 256 threads on a processor.
-    assert registers <= (64 if single_precision and not on_device else 80)
+    # Four or three blocks of 256 threads on a processor, of its 65536 registers; two where six arrays in float64 are
+    # read, of which they have as much in flight as three blocks have of four.
+    most = 64 if single_precision and not on_device else 80
+    if not single_precision and len(spec.codecs) >= 6:
+        most = 96
+    assert registers <= most
 
 
 STORAGES = selected(
@@ -374,6 +378,7 @@ STORAGES = selected(
 
 
 @every_one_of(STORAGES.values())
+@pytest.mark.ci
 @pytest.mark.usefixtures("compiled")
 def test_every_storage(storage, tmp_path):
     """Four elements of every array at a time, no double precision, no calls, no local memory."""
@@ -403,7 +408,7 @@ def check_storage(spec, capability, ptx, tmp_path):
     assert registers <= 96
 
 
-@every_case
+@every_case_by_ci
 def test_the_kernel_that_counts(case, compiled, tmp_path):
     """A capturable step works its scalars out in double precision, once."""
     name, kwargs = case

@@ -15,7 +15,7 @@ from fastopt._kernels.targets import CPU
 from fastopt._storage import formats, random_bits
 from fastopt._storage.evaluator import Builder, value
 
-from .cases import CASES, assert_same_bits, in_turns, name_of, random
+from .cases import CASES, assert_same_bits, by_ci, in_turns, random
 from .oracles import answer
 from .test_codegen import count, kernel_lines
 from .test_codegen import pytestmark as reads_x86
@@ -28,8 +28,8 @@ FORMATS = [
 ]
 every_format = pytest.mark.parametrize(("name", "kind", "dtype"), FORMATS, ids=[f[0] for f in FORMATS])
 STATEFUL = [case for case in CASES if OPTIMIZERS[case[0]].with_hyperparameters(**case[1]).active_states()]
-every_stateful = pytest.mark.parametrize("case", STATEFUL, ids=name_of)
-every_stateful_in_turns = in_turns("name kind dtype", FORMATS, STATEFUL, ids=lambda f: f[0])
+every_stateful_by_ci = by_ci(STATEFUL, core=True)
+every_stateful_in_turns = in_turns("name kind dtype", FORMATS, STATEFUL, ids=lambda f: f[0], core=True)
 
 
 def make(case, params, state_dtype):

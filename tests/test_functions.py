@@ -134,7 +134,7 @@ def test_signatures(name):
     of_function = inspect.signature(function).parameters
     for hyper, default in cls.hyperparameters.items():
         assert of_class[hyper].default == default
-        if hyper in ("clip_norm", "nonfinite"):  # of the gradients of all parameters
+        if hyper in ("clip_norm", "nonfinite", "ema"):  # of all parameters, and with a state of its own
             assert hyper not in of_function
         else:
             assert of_function[hyper].default == default

@@ -9,7 +9,7 @@ from numba.core import event
 import fastopt
 from fastopt._bench.catalog import OPTIMIZERS
 
-from .cases import assert_same_bits, random
+from .cases import assert_same_bits, by_ci, random
 
 F32 = np.float32
 SIZES = [7, 0, 70_001, 1]
@@ -30,9 +30,10 @@ def copies(opt):
 DECAY = {"weight_decay": 0.1, "maximize": True}
 
 
-@pytest.mark.parametrize(("name", "hyper"), [*((name, {}) for name in OPTIMIZERS), ("GD", DECAY), ("AdamW", DECAY)])
-def test_the_bits_of_a_pass_of_its_own(name, hyper):
+@by_ci([*((name, {}) for name in OPTIMIZERS), ("GD", DECAY), ("AdamW", DECAY)], core=True)
+def test_the_bits_of_a_pass_of_its_own(case):
     """Scaled, then clipped by value, then all that a step does else."""
+    name, hyper = case
     one = OPTIMIZERS[name](arrays(), grad_scale=3.0, clip_value=0.25, **hyper)
     two = OPTIMIZERS[name](arrays(), **hyper)
     for step in (1, 2):
@@ -250,7 +251,7 @@ def test_an_interrupt_leaves_no_kernel_of_another_dtype(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(reduce.threads, "Kernels", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            opt._plan.reduction._parts[0].run(opt._groups[0].found, "float16")
+            opt._plan.reduction._parts[0].launches(opt._groups[0].found, "float16")
     g = np.full(5, 2.0, np.float16)
     opt.step(g)
     assert opt.grad_norm == math.sqrt(20)

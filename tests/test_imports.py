@@ -62,6 +62,7 @@ HOUSE = {
             "declaration",
             "method",
             "conventions",
+            "beside",
             "saved_groups",
             "checkpoint",
             "functional",

@@ -12,11 +12,11 @@ from fastopt._storage.int8 import BLOCK
 
 from .cases import CASES, assert_same_bits, name_of, random
 from .oracles import answer
-from .test_formats import every_stateful
+from .test_formats import every_stateful_by_ci
 from .test_narrow import F32, make
 
 
-@every_stateful
+@every_stateful_by_ci
 @pytest.mark.parametrize("size", [0, 1, 7, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 17])
 def test_against_the_oracle(case, size):
     p = random(size, F32, 1)
@@ -31,7 +31,8 @@ def test_against_the_oracle(case, size):
         for name, exact in zip(opt._state_names, right[1:], strict=True):
             given, top = opt.decoded(name), np.abs(exact.value).max(initial=0)
             off = np.abs(given - exact.value)
-            floor = max(top * 2.0**-28, 2.0**-126) if name in opt.squares else top * 2.0**-15
+            # No code means less than 2^-118 where it is divided by: so is a 0 stored, which ADOPT's v is in step 1.
+            floor = max(top * 2.0**-28, 2.0**-118) if name in opt.squares else top * 2.0**-15
             assert (off <= np.abs(exact.value) / 8 * (1 + 1e-3) + floor + exact.error).all()
             if name in opt.squares:
                 assert (given > 0).all()
@@ -104,26 +105,29 @@ def test_gradients_that_grow_and_shrink_by_1e30():
         assert (off <= np.abs(g) / 8 + np.abs(g).max() * 2.0**-15).all()
 
 
-@every_stateful
+@every_stateful_by_ci
 def test_over_the_steps_states_follow_those_in_float32(case):
     """The mean of a state over many elements is that of the float32 run; each is off by a few codes."""
     size, steps = 8 * BLOCK, 300
     scale = np.float32(10) ** np.random.default_rng(5).uniform(-2, 0, size).astype(F32)
     p, q = (np.zeros(size, F32) for _ in range(2))
-    kwargs = case[1] | {"lr": 0.0, "weight_decay": 0.0}  # the same gradients for both
+    kwargs = case[1] | {"weight_decay": 0.0}  # the same gradients for both
     opt, full = (make((case[0], kwargs), a, state_dtype=s) for a, s in ((p, "int8"), (q, None)))
     for step in range(steps):
         g = random(size, F32, step, zeros=False) * scale
         opt.step(g)
         full.step(g)
     feeds_back = case[0] == "Adadelta"  # u is an average of what it scales
+    # The noise of stochastic rounding is a random walk, whose steps get smaller the longer an average remembers, but
+    # not by as much as the average of random gradients does: 0.32 after 300 steps for these, which forget none of them.
+    remembers = {"m2", "d"}
     for name in opt._state_names:
         given, right = (o.decoded(name).astype(float) / scale for o in (opt, full))
         if name in opt.squares:
             given, right = given / scale, right / scale
             assert abs(given.mean() / right.mean() - 1) < (0.04 if feeds_back else 0.03)
         off = np.sqrt(np.mean((given - right) ** 2) / np.mean(right**2))
-        assert off < (0.35 if feeds_back else 0.25), (name, off)
+        assert off < (0.35 if feeds_back or name in remembers else 0.25), (name, off)
 
 
 def test_squares_are_the_states_that_are_never_negative():

@@ -10,10 +10,10 @@ from numba.core.errors import TypingError
 
 import fastopt
 
-from .cases import assert_same_bits, every_case_in_turns, every_dtype, first_states, make, random, without_lr
+from .cases import assert_same_bits, core_cases_in_turns, every_dtype, first_states, make, random, without_lr
 
 
-@every_case_in_turns
+@core_cases_in_turns
 def test_the_same_bits_as_the_class(case, dtype):
     name, kwargs, lr = without_lr(case)
     update = fastopt.jitable(getattr(fastopt, name), **kwargs)

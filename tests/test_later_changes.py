@@ -212,7 +212,7 @@ def test_bind_refuses_numbers():
     """NumPy makes a number of the gradient of a 0-d parameter: into it nobody can write the next one."""
     theta = np.array(1.0)
     opt = fastopt.GD(theta, lr=1.0)
-    refuse(lambda: opt.bind(2 * theta), TypeError, ["grads", "scalar", "bind an array"], theta)
+    refuse(lambda: opt.bind(2 * theta), TypeError, ["grads", "scalar", "give an array"], theta)
     opt.bind(np.array(0.5))
     opt.step()
     assert theta == 0.5

@@ -8,7 +8,7 @@ import fastopt
 from fastopt._bench.catalog import OPTIMIZERS
 from fastopt._storage import formats
 
-from .cases import CASES, assert_same_bits, call, every_case_by_ci, in_turns, name_of, random
+from .cases import assert_same_bits, call, every_case_by_ci, first_states, in_turns, random
 from .oracles import answer
 
 BF16, F16, F32 = ml_dtypes.bfloat16, np.float16, np.float32
@@ -72,7 +72,7 @@ class TestParametersOf16Bits:
         np.testing.assert_array_equal(bits(p)[~nan], bits(wanted)[~nan])
         assert np.isnan(p[nan]).all()
 
-    @in_turns("kwargs units", MODES)
+    @in_turns("kwargs units", MODES, core=True)
     @pytest.mark.parametrize("size", [0, 1, 7, 1025])
     def test_against_the_oracle(self, case, kwargs, units, size):
         """A weight is off by its roundings in float32 and by so many units of the 8 bits of a bfloat16."""
@@ -234,18 +234,14 @@ class TestParametersOf16Bits:
         assert words in str(caught.value)
 
 
-FEW = [*{case[0]: case for case in reversed(CASES)}.values(), ("RMSprop", {"centered": True, "momentum": 0.5})]
-
-
 class TestFunctions:
-    @pytest.mark.parametrize("case", FEW, ids=name_of)
-    @pytest.mark.parametrize(("kind", "state"), [(BF16, F32), (BF16, BF16), (F16, F16), (F32, BF16), (np.float64, F32)])
+    @in_turns("kind state", [(BF16, F32), (BF16, BF16), (F16, F16), (F32, BF16), (np.float64, F32)], core=True)
     def test_they_are_the_classes(self, case, kind, state):
         p, grads = random(700, F32, 1).astype(kind), [random(700, F32, k).astype(kind) for k in (2, 3)]
         q = p.copy()
         names = OPTIMIZERS[case[0]].with_hyperparameters(**case[1]).active_states()
         opt = make(case, p, state_dtype=state if names else None)
-        states = {name: np.zeros(700, state) for name in names}
+        states = first_states(opt, np.empty(700, state))
         for step, g in enumerate(grads, 1):
             opt.step(g)
             if "step" in call.__code__.co_varnames:

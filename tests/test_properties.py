@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 import fastopt
 
-from .cases import CASES, assert_same_bits, call, check_step, make, random
+from .cases import CASES, assert_same_bits, call, check_step, first_states, make, random
 
 quick = settings(derandomize=True, deadline=None, max_examples=100)
 cases = st.sampled_from(CASES)
@@ -24,6 +24,8 @@ NUMBERS = {
     "lr": st.floats(0, 10),
     "weight_decay": st.floats(1e-3, 2),
     "beta": decays,
+    "beta3": decays,
+    "alpha": st.floats(0, 10),
     "betas": st.tuples(decays, decays),
     "dampening": st.none() | st.floats(0, 1),
     "eps": st.floats(1e-9, 1),  # positive: a quotient of two zeros is another matter
@@ -40,7 +42,8 @@ def any_numbers(draw):
     name, kwargs = draw(cases)
     hyperparameters = getattr(fastopt, name).hyperparameters | kwargs
     free = [k for k, v in hyperparameters.items() if k in NUMBERS and (v or k not in ("weight_decay", "momentum"))]
-    return name, kwargs | {k: draw(NUMBERS[k]) for k in free}
+    numbers = NUMBERS if "eps" in hyperparameters else NUMBERS | {"eps_root": NUMBERS["eps"]}  # one of them is not 0
+    return name, kwargs | {k: draw(numbers[k]) for k in free}
 
 
 @st.composite
@@ -70,7 +73,7 @@ def test_the_same_bits_for_any_shapes_orders_and_forms(case, dtype, list_of_shap
     twins = [p.copy("K") for p in params]
     together = make(case, params)
     alone = [make(case, a) for a in flat]
-    states = [{name: np.zeros_like(p) for name in together.state} for p in params]
+    states = [first_states(together, p) for p in params]
     for step in (1, 2):
         grads = [random(a.size, dtype, seed + 10 * step + k) for k, a in enumerate(flat)]
         shaped = [np.array(g.reshape(s), order=order) for g, s in zip(grads, list_of_shapes, strict=True)]

@@ -11,7 +11,17 @@ from fastopt._bench.catalog import OPTIMIZERS
 from fastopt._engine import threads
 from fastopt._kernels import reference
 
-from .cases import CASES, PERIOD, assert_same_bits, check_step, every_case, every_dtype, first_states, make, random
+from .cases import (
+    CASES,
+    PERIOD,
+    assert_same_bits,
+    check_step,
+    every_case,
+    every_case_in_turns,
+    first_states,
+    make,
+    random,
+)
 from .oracles import GRADIENTS, ORACLES, answer, ulps
 
 SIZES = [0, 1, 7, 1023, 1025, 2**20 + 3]
@@ -34,8 +44,7 @@ def test_every_hyperparameter_has_a_case_and_the_default_of_the_oracle(name):
     assert set(hyperparameters) == in_cases | elsewhere
 
 
-@every_case
-@every_dtype
+@every_case_in_turns
 @pytest.mark.parametrize("size", SIZES)
 def test_against_the_oracle(case, dtype, size):
     p, *grads = (np.resize(random(min(size, PERIOD), dtype, k), size) for k in range(4))
@@ -45,8 +54,7 @@ def test_against_the_oracle(case, dtype, size):
     assert opt.step_count == 3
 
 
-@every_case
-@every_dtype
+@every_case_in_turns
 def test_steady_gradients_against_the_oracle(case, dtype):
     """As averages approach what they are taken of, s - mu^2 cancels and rounds to negative numbers too."""
     p, g = random(1023, dtype, 1), random(1023, dtype, 2)
@@ -56,8 +64,7 @@ def test_steady_gradients_against_the_oracle(case, dtype):
     assert np.isfinite(p).all()
 
 
-@every_case
-@every_dtype
+@every_case_in_turns
 def test_the_first_step_from_zero_in_ulps(case, dtype):
     """Nothing but products, quotients and roots, and no difference to amplify a rounding: 5 ulps each."""
     name, kwargs = case
@@ -69,8 +76,7 @@ def test_the_first_step_from_zero_in_ulps(case, dtype):
         assert np.max(ulps(new, right.value)) <= 5
 
 
-@every_case
-@every_dtype
+@every_case_in_turns
 @pytest.mark.parametrize("size", [3, 1000])
 def test_nan_and_infinity_go_where_the_equations_lead_them(case, dtype, size):
     for bad in (np.nan, np.inf, -np.inf):
@@ -83,8 +89,7 @@ def test_nan_and_infinity_go_where_the_equations_lead_them(case, dtype, size):
         check_step(case, opt, p, g)
 
 
-@every_case
-@every_dtype
+@every_case_in_turns
 def test_subnormals_are_kept_in_parameters_and_not_in_states(case, dtype):
     tiny, normal = np.finfo(dtype).smallest_subnormal, np.finfo(dtype).smallest_normal
     p = random(100, dtype, 1) * 100 * tiny
@@ -152,8 +157,7 @@ def run(case, p, grads, cut=None):
     return [np.concatenate(row) for row in (opt.params, *opt.state.values())]
 
 
-@every_case
-@every_dtype
+@every_case_in_turns
 def test_the_same_bits_however_it_is_cut(case, dtype):
     p = random(1025, dtype, 1)
     grads = [random(1025, dtype, 2 + k) for k in range(3)]
@@ -163,8 +167,7 @@ def test_the_same_bits_however_it_is_cut(case, dtype):
     assert_same_bits(whole, run(case, p, grads, cuts))
 
 
-@every_case
-@every_dtype
+@every_case_in_turns
 def test_the_same_bits_for_any_number_of_threads(case, dtype, monkeypatch):
     p = random(2**17 + 5, dtype, 1)
     grads = [random(p.size, dtype, 2)]

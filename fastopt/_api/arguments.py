@@ -21,6 +21,7 @@ from .hyperparameters import (
     flag,
     nonnegative,
     optional_bound,
+    optional_decay,
     optional_flag,
     optional_scale,
     policy,
@@ -109,6 +110,7 @@ class Arguments(Declared):
     clip_value: float | None = optional_scale(None)
     clip_norm: float | None = optional_bound(None)
     nonfinite: Policy = policy("propagate")
+    ema: float | None = optional_decay(None)
     reproducible: bool | None = optional_flag(None)
 
     groups: Final[GroupsSetting] = groups_setting(
@@ -117,6 +119,8 @@ class Arguments(Declared):
     state_dtype: Final[StateDtypes] = setting("How states are stored, as it was given.", default=None)
     rounding: Final[Rounding] = setting("How parameters are rounded.", default="nearest")
     master: Final[Master | None] = setting("What is kept beside parameters in bfloat16.", default=None)
+    copy_to: Final[Params | None] = setting("Where copies of the parameters go.", default=None)
+    zero_grads: Final[bool] = setting("Whether steps leave gradients at 0.", default=False)
     seed: Final[int] = setting("What stochastic rounding depends on.", default=0)
     capturable: Final[bool] = setting(
         "Whether the step number and `lr` are kept on the GPU, so that a CUDA graph can hold steps.", default=False
@@ -130,17 +134,23 @@ SHARED = tuple(
 #: Those of them that are about gradients, and of these the ones about those of all parameters together.
 OF_GRADIENTS = ("grad_scale", "clip_value", "clip_norm", "nonfinite")
 OF_ALL = ("clip_norm", "nonfinite")
+#: What is done around the rule, whatever it is; not shown where it is the default.
+AROUND = (*OF_GRADIENTS, "ema")
+#: Those that functions do not have.
+OF_CLASSES = (*OF_ALL, "ema")
 
 
 def check_alone(name: str, hyperparameters: Mapping[str, Any]) -> None:
-    """Raise where hyperparameters are about the gradients of all parameters, which `name` never sees.
+    """Raise where hyperparameters are about what `name` does not have.
 
     Raises
     ------
     TypeError
-        If one of :data:`OF_ALL` is not the default.
+        If one of :data:`OF_CLASSES` is not the default.
     """
-    given = [n for n in OF_ALL if hyperparameters[n] != vars(Arguments)[n].default]
+    given = [n for n in OF_CLASSES if hyperparameters[n] != vars(Arguments)[n].default]
+    if "ema" in given:
+        raise TypeError(f"{name} has no place for the average that ema is the decay factor of: use the class")
     if given:
         raise TypeError(f"{name} takes one parameter, and {' and '.join(given)} is about those of all: use the class")
 

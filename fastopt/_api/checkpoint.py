@@ -18,7 +18,8 @@ from .._storage.formats import compute_dtype, raw, rows_of
 from .._storage.int8 import Scaled8
 from .._storage.layout import CODECS
 from . import saved_groups
-from .arguments import OF_GRADIENTS
+from .arguments import AROUND
+from .beside import COPY
 
 if TYPE_CHECKING:
     from .optimizer import Optimizer
@@ -86,7 +87,7 @@ def arrays(optimizer: Optimizer, *, params: bool = False) -> list[tuple[str, Arr
         (name if single else f"{name}/{_entry(structure.keys[t])}", a)
         for name, row in (rows | optimizer._states).items()
         for t, a in enumerate(row)
-        if a is not None
+        if a is not None and name != COPY
     ]
 
 
@@ -128,7 +129,7 @@ def restore(optimizer: Optimizer, saved: Mapping[str, Any], *, params: bool = Fa
                 f"the checkpoint must be of {name}={own_setting!r}, as the optimizer is; got {str(saved[name])!r}"
             )
     optional = {name for name, value in optimizer.hyperparameters.items() if value is None}
-    optional |= {"lr", "seed", *OF_GRADIENTS, *optimizer._flags}  # flags that came with a later version
+    optional |= {"lr", "seed", *AROUND, *optimizer._flags}  # flags that came with a later version
     required = ({"step", *own_arrays, *optimizer._fields, *_fixed(optimizer)} - optional) | {"optimizer"}
     own_groups = saved_groups.read(optimizer, saved)
     missing = sorted(required - set(saved))

@@ -118,17 +118,24 @@ class Around(NamedTuple):
         Whether the step goes up.
     scaled, clipped : bool
         Whether the gradient is multiplied by a factor, and then kept within a bound.
+    averaged, copied : bool
+        Whether there are, after the states of the rule, an average of the parameter and a copy of it.
     """
 
     decay: str = ""
     maximize: bool = False
     scaled: bool = False
     clipped: bool = False
+    averaged: bool = False
+    copied: bool = False
 
     @property
     def scalars(self) -> int:
-        """How many scalars that takes: the factor, the bound and that of the decay come before those of the rule."""
-        return self.scaled + self.clipped + bool(self.decay)
+        """How many scalars that takes, before those of the rule.
+
+        They are the factor, the bound, that of the decay, and the decay factor of the average and its complement.
+        """
+        return self.scaled + self.clipped + bool(self.decay) + 2 * self.averaged
 
 
 @functools.cache
@@ -146,10 +153,11 @@ def compose(
     kind = named_scalars((*scalars, *(name for name, _ in flags)))
     values = tuple(value for _, value in flags)
     update = _of_active(_copy_for_kernels(rule), active)
-    decay, maximize, scaled, clipped = around
+    decay, maximize, scaled, clipped, averaged, copied = around
     first = around.scalars
-    end, last = first + len(scalars), first - 1
+    end = first + len(scalars)
     bound = 1 if scaled else 0
+    last = bound + clipped
     coupled, decoupled, partial = decay == "coupled", decay == "decoupled", not all(active)
 
     def composed(s: Any, g: Any, p: Any, *states: Any) -> Any:
@@ -169,4 +177,28 @@ def compose(
             return update(own, g, p, s[first] - s[first], *states)
         return update(own, g, p, p, *states)
 
+    if averaged or copied:
+        return _extended(named_part(composed), sum(active), averaged, copied, first - 2)
     return named_by_contents(composed)
+
+
+def _extended(composed: Any, count: int, averaged: bool, copied: bool, place: int) -> Rule:
+    """Return a rule of so many states with an average of the parameter and a copy of it after these."""
+
+    def average(s: Any, states: Any, p: Any) -> Any:
+        return s[place] * states[count] + s[place + 1] * p
+
+    def with_average(s: Any, g: Any, p: Any, *states: Any) -> Any:
+        new = composed(s, g, p, *states[:count])
+        return (*new, mean(s, states, new[0]))
+
+    def with_copy(s: Any, g: Any, p: Any, *states: Any) -> Any:
+        new = composed(s, g, p, *states[:count])
+        return (*new, new[0])
+
+    def with_both(s: Any, g: Any, p: Any, *states: Any) -> Any:
+        new = composed(s, g, p, *states[:count])
+        return (*new, mean(s, states, new[0]), new[0])
+
+    mean = named_part(average)
+    return named_by_contents(with_copy if not averaged else with_both if copied else with_average)

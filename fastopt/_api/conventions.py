@@ -14,19 +14,34 @@ article   ``v = beta v + (1 - beta) g``   ``sqrt(s + eps)``                 ``sq
 ``lr`` is not among the arguments, so that yours can stand beside them. Where it is left out it is fastopt's, not the
 owner's:
 
-========  =======  ========  =======  =======  =======  =======  =======  =======  =======  ========  =======
-default   GD       Momentum  RMSprop  Adam     AdamW    Lion     Adagrad  NAdam    Adamax   Adadelta  RAdam
-========  =======  ========  =======  =======  =======  =======  =======  =======  =======  ========  =======
-fastopt   1e-2     1e-2      1e-2     1e-3     1e-3     1e-4     1e-2     2e-3     2e-3     1.0       1e-3
-torch     1e-3     1e-3      1e-2     1e-3     1e-3     none     1e-2     2e-3     2e-3     1.0       1e-3
-optax     none     none      none     none     none     none     none     none     none     none      none
-keras     1e-2     1e-2      1e-3     1e-3     1e-3     1e-3     1e-3     1e-3     1e-3     1e-3      none
-========  =======  ========  =======  =======  =======  =======  =======  =======  =======  ========  =======
+=================  =======  =======  =======  =======
+default            fastopt  torch    optax    keras
+=================  =======  =======  =======  =======
+GD                 1e-2     1e-3     none     1e-2
+Momentum           1e-2     1e-3     none     1e-2
+RMSprop            1e-2     1e-2     none     1e-3
+Adam               1e-3     1e-3     none     1e-3
+AdamW              1e-3     1e-3     none     1e-3
+Lion               1e-4     none     none     1e-3
+Adagrad            1e-2     1e-2     none     1e-3
+NAdam              2e-3     2e-3     none     1e-3
+Adamax             2e-3     2e-3     none     1e-3
+Adadelta           1.0      1.0      none     1e-3
+RAdam              1e-3     1e-3     none     none
+SignSGD            1e-4     none     none     none
+Yogi               1e-2     none     none     none
+AdaBelief          1e-3     none     none     none
+Adan               1e-3     none     none     none
+ADOPT              1e-3     none     none     none
+AdEMAMix           1e-3     none     none     none
+ScheduleFreeSGD    1.0      none     1.0      none
+ScheduleFreeAdamW  2.5e-3   none     2.5e-3   none
+=================  =======  =======  =======  =======
 
 ``none``: no default, or no such optimizer. Of the others, PyTorch's RAdam has epsilon before the bias correction
 (``eps_hat``), and Optax's and Keras's Adagrad have it under the root. What is another optimizer under the same name
 has no entry: NAdam of PyTorch and Keras, whose momentum grows with the step, and Adamax of Keras, with epsilon beside
-``u``.
+``u``, and Adan of Optax, which has the complement of the paper's factor of the difference.
 
 The article's four listings have 0.1 for all, and theirs alone is an argument: they are runs to be repeated.
 
@@ -48,6 +63,7 @@ def _frozen(by_class: dict[str, dict[str, Any]]) -> Mapping[str, Arguments]:
 
 
 _ADAM = {"betas": (0.9, 0.999), "eps": 1e-8, "eps_root": 0.0, "eps_hat": 0.0}
+_ADEMAMIX = {"betas": (0.9, 0.999), "beta3": 0.9999, "alpha": 5.0, "eps": 1e-8, "eps_root": 0.0, "decoupled": True}
 _KERAS_ADAM = _ADAM | {"eps": 0.0, "eps_hat": 1e-7}
 
 #: ``conventions[owner][class name]`` are keyword arguments of that class; owners are torch, optax, keras and
@@ -80,6 +96,13 @@ conventions: Mapping[str, Mapping[str, Arguments]] = MappingProxyType(
                 "Adamax": {"betas": (0.9, 0.999), "eps": 1e-8},
                 "Adadelta": {"rho": 0.9, "eps_root": 1e-6},
                 "RAdam": _ADAM,
+                "SignSGD": {},
+                "Yogi": {"betas": (0.9, 0.999), "eps": 1e-3, "eps_root": 0.0, "initial_accumulator_value": 1e-6},
+                "AdaBelief": {"betas": (0.9, 0.999), "eps": 1e-16, "eps_root": 1e-16},
+                "ADOPT": {"betas": (0.9, 0.9999), "eps": 1e-6},
+                "AdEMAMix": _ADEMAMIX,
+                "ScheduleFreeSGD": {"beta": 0.9},
+                "ScheduleFreeAdamW": {"betas": (0.9, 0.999), "eps": 1e-8, "eps_root": 0.0, "decoupled": True},
             }
         ),
         "keras": _frozen(

@@ -14,7 +14,7 @@ from typing import Any, NoReturn, overload
 from numba.core.errors import NumbaError
 
 from .._kernels.symbols import contents_of
-from .arguments import OF_GRADIENTS, Arguments, Setting
+from .arguments import AROUND, Arguments, Setting
 from .hyperparameters import Hyperparameter, in_range
 from .tracing import Recorder, Scalar
 
@@ -95,7 +95,7 @@ def check_field(cls: type, name: str) -> Hyperparameter[Any]:
     others = [vars(base)[name] for base in cls.__mro__ if name in vars(base)]
     if not all(isinstance(other, Hyperparameter) for other in others):
         raise TypeError(f"{cls.__name__} has a hyperparameter {name!r}, which is the name of something of its bases")
-    if name in OF_GRADIENTS and field is not vars(Arguments)[name]:
+    if name in AROUND and field is not vars(Arguments)[name]:
         raise TypeError(f"{cls.__name__} has a hyperparameter {name!r}, which all optimizers have: choose another name")
     return field
 
@@ -147,7 +147,7 @@ def depends_on_step(scalars: Any) -> bool:
 
 #: Names that arguments of an optimizer, its functions and its checkpoints have.
 _TAKEN = {"p", "g", "stream", "step", "params", "state_dtype", "rounding", "master", "seed", "capturable", "optimizer"}
-_TAKEN |= {"low", "compensation", "groups", "group"}
+_TAKEN |= {"low", "compensation", "groups", "group", "average", "copy", "copy_to", "zero_grads"}
 
 
 def _check_names(own: str, states: Iterable[str], hyperparameters: Iterable[str]) -> None:

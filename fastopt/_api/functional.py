@@ -10,7 +10,7 @@ import numpy as np
 from .._arrays.checks import Array, check_integer
 from .._engine.single import update_arrays
 from .._storage.formats import PLAIN_ROUNDINGS
-from .arguments import OF_ALL, Function, TimedFunction, Untimed, check_alone
+from .arguments import OF_CLASSES, Function, TimedFunction, Untimed, check_alone
 from .method import Method
 
 
@@ -72,7 +72,7 @@ def as_function(cls: type[Any]) -> Any:
         method = methods(**keywords) if constant else methods.__wrapped__(cls, **keywords)
         if callable(method.lr):
             raise TypeError(f"{name}() takes a number as lr: call the schedule yourself")
-        if method._of_all:
+        if method._of_class:
             check_alone(f"{name}()", method.__dict__)
         active = method.active_states()
         prefix = len(states) == len(active) and active == every[: len(states)]
@@ -122,7 +122,7 @@ def _signature(cls: type[Any], timed: bool) -> inspect.Signature:
     parameters.append(inspect.Parameter("step", keyword, default=inspect.Parameter.empty if timed else None))
     own = {"rounding": "nearest", "seed": 0, "stream": None}
     others = [inspect.Parameter(n, keyword, default=d) for n, d in own.items()]
-    hyper = [parameter for parameter in cls.parameters() if parameter.name not in OF_ALL]
+    hyper = [parameter for parameter in cls.parameters() if parameter.name not in OF_CLASSES]
     return inspect.Signature([*parameters, *hyper, *others])
 
 
@@ -159,7 +159,7 @@ def _document(cls: type[Any], name: str, timed: bool) -> str:
     if not timed:
         lines.append("    Needed only for stochastic rounding.")
     lines += [
-        f"{', '.join(name for name in cls.hyperparameters if name not in OF_ALL)}",
+        f"{', '.join(name for name in cls.hyperparameters if name not in OF_CLASSES)}",
         f"    As for :class:`{whole}`; `lr` is a number.",
         'rounding : {"nearest", "stochastic"}, default "nearest"',
         "    How a parameter of 16 bits is rounded.",

@@ -6,13 +6,17 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from .._arrays.checks import check_disjoint, describe
+import numpy as np
+
+from .._arrays.checks import check_disjoint, describe, format_of
 from .._arrays.structure import Params, Structure, join
-from .._engine.arrange import Plan, make_groups
+from .._engine.arrange import Plan, codecs_of, make_groups, make_states
 from .._engine.extents import named_arrays
 from .._engine.gather import Gather
 from .._engine.plan import Group
-from .arguments import OF_GRADIENTS
+from .._storage import formats
+from .arguments import AROUND
+from .beside import AVERAGE, COPY, begin_averages, formats_by_state
 from .hyperparameters import Value
 from .limits import Limited
 from .method import Method
@@ -21,7 +25,7 @@ if TYPE_CHECKING:
     from .optimizer import Optimizer
 
 #: What is said of the parameters of all groups together.
-OF_ALL_GROUPS = (*OF_GRADIENTS, "reproducible")
+OF_ALL_GROUPS = (*AROUND, "reproducible")
 
 
 class ParamGroup:
@@ -148,12 +152,31 @@ class Grouped(Limited):
                 )
             update.check_dtypes(*self._arithmetic)
 
+    def _make_states(self: Any, copied: tuple[list[Any], list[str]]) -> None:
+        """Make all arrays beside the parameters of a new optimizer, but for those that copies go to."""
+        names, arrays, copies = self._state_names, self._arrays, copied[0]
+        stored = [str(format_of(a.dtype)) for a in arrays]
+        formats.check_rounding(self._rounding, self._master, stored)
+        by_state = formats_by_state(self._state_dtype, names, type(self).__name__)
+        settings = (self._rounding, self._master, by_state, names, self.squares)
+        self._codecs = [codecs_of(f, *settings) for f in stored]
+        self._arithmetic = {np.dtype(formats.compute_dtype(f)) for f in stored}
+        self._check_methods()
+        first = [method.initial_values() for method in self._updates()]
+        self._states = make_states(arrays, self._codecs, names, [first[g] for g in self._group_of])
+        if AVERAGE in names:
+            begin_averages(arrays, self._states[AVERAGE], [own[1 + names.index(AVERAGE)] for own in self._codecs])
+        if copies:
+            self._states[COPY] = copies
+            self._codecs = [(*own, codec) for own, codec in zip(self._codecs, copied[1], strict=True)]
+
     def _make_plan(self: Any) -> None:
         """Arrange the arrays for launches."""
         arrays = (self._structure, self._arrays, self._states)
         kernels = [update._kernel_key for update in self._updates()]
-        codecs, names, group_of = self._codecs, [self._state_names] * len(kernels), self._group_of
-        groups = tuple(make_groups(*arrays, codecs, names, self._seed, self._capturable, kernels, group_of))
+        names = [(*self._state_names, COPY) if self._copied else self._state_names] * len(kernels)
+        settings = (self._seed, self._zero_grads, self._capturable)
+        groups = tuple(make_groups(*arrays, self._codecs, names, *settings, kernels, self._group_of))
         plan = Plan(groups, Gather(self._params, self._given, *arrays, groups))
         self.__dict__.update(_groups=groups, _plan=plan, _launches=tuple(map(kernels.index, kernels)))
 
@@ -163,7 +186,7 @@ class Grouped(Limited):
         if old is not None and all(old.__dict__[name] is value for name, value in wanted.items()):
             return old
         method: Method = object.__new__(type(self))
-        method.__dict__.update(old.__dict__ if old is not None else {"_of_group": True})
+        method.__dict__.update(old.__dict__ if old is not None else {"_of_group": True, "_copied": self._copied})
         method._set_hyperparameters(wanted)
         return method
 
@@ -194,7 +217,7 @@ class Grouped(Limited):
             Arranged as the parameters that there are: a sequence comes after them, a mapping has other names. Where
             there are groups, what the ``"params"`` of a group can be, or a whole group.
         **hyperparameters
-            Those that they have for themselves.
+            Those that they have for themselves; and `copy_to` where the other parameters have copies.
 
         Raises
         ------
@@ -210,8 +233,12 @@ class Grouped(Limited):
             own = {n: v for n, v in params.items() if isinstance(n, str) and n != "params"} | hyperparameters
             given = params["params"]
         index = len(self._param_groups)
+        own = dict(own)
+        settings = {n: getattr(self, n) for n in ("state_dtype", "rounding", "master", "seed", "zero_grads")}
+        settings["copy_to"] = own.pop("copy_to", None)
+        if (settings["copy_to"] is None) == self._copied:
+            raise TypeError(f"copy_to must {'' if self._copied else 'not '}be given, as for the other parameters")
         checked = self._check_own(f"groups[{index}]", own)
-        settings = {n: getattr(self, n) for n in ("state_dtype", "rounding", "master", "seed")}
         shared = {n: self.__dict__[n] for n in self._fields}
         new = type(self)(given, **settings, **(shared | checked))
         if structure.kind not in ("groups", new._structure.kind):

@@ -35,7 +35,7 @@ class Hyperparameter(Generic[T]):
         #: Whether it keeps a divisor from zero.
         self.guards = guards
         #: Whether it is a flag: a constant of a kernel.
-        self.constant = check is _flag
+        self.constant = check is check_flag
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
@@ -114,7 +114,14 @@ def _betas(name: str, value: Any) -> tuple[float, float]:
     return _decay(f"{name}[0]", first), _decay(f"{name}[1]", second)
 
 
-def _flag(name: str, value: Any) -> bool:
+def check_flag(name: str, value: Any) -> bool:
+    """Return True or False.
+
+    Raises
+    ------
+    TypeError
+        If it is neither.
+    """
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be True or False, got {value!r}")
     return bool(value)
@@ -124,6 +131,10 @@ def _optional_flag(name: str, value: Any) -> bool | None:
     if value is None or isinstance(value, (bool, np.bool_)):
         return None if value is None else bool(value)
     raise TypeError(f"{name} must be True or False, or None, got {value!r}")
+
+
+def _optional_decay(name: str, value: Any) -> float | None:
+    return None if value is None else _decay(name, value)
 
 
 def _optional_scale(name: str, value: Any) -> float | None:
@@ -204,6 +215,11 @@ def optional_fraction(default: float | None) -> float | None:
     return _declare(default, _optional_fraction)
 
 
+def optional_decay(default: float | None) -> float | None:
+    """A decay factor in [0, 1), or None."""
+    return _declare(default, _optional_decay)
+
+
 def optional_scale(default: float | None) -> float | None:
     """A finite number > 0, or None."""
     return _declare(default, _optional_scale)
@@ -229,4 +245,4 @@ def flag(default: bool) -> bool:
 
     Setting it to anything else raises TypeError, with its name, what is allowed, and what was given.
     """
-    return _declare(default, _flag)
+    return _declare(default, check_flag)

@@ -17,7 +17,7 @@ import numpy as np
 from .._kernels.compiler import EXACT, Spec
 from .._kernels.parts import named_part, part
 from . import hyperparameters as _hyper
-from .arguments import OF_GRADIENTS, SHARED, Arguments
+from .arguments import AROUND, SHARED, Arguments
 from .composition import Around, Rule, compose, decay_scalar, without_names
 from .declaration import State, check_class, check_field, depends_on_step, find_states, initial_value, scalars_type
 
@@ -77,12 +77,14 @@ class Method(Arguments):
     _first: ClassVar[tuple[float, ...]]
     _leading: ClassVar[int]
     _of_all: ClassVar[bool]
+    _of_class: ClassVar[bool]
+    _mean: ClassVar[tuple[float, ...]]
+    _copied: ClassVar[bool] = False  #: Whether a step makes copies of the parameters.
     _of_group: ClassVar[bool] = False
     """Whether it is that of some parameters among others, whose kernel it shares whether they decay or not."""
     _rule: ClassVar[Rule]
     _specs: ClassVar[dict[tuple[str, ...], Spec]]
-    timed: ClassVar[bool] = False
-    """Whether :attr:`scalars` depends on the number of the step."""
+    timed: ClassVar[bool] = False  #: Whether :attr:`scalars` depends on the number of the step.
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -120,9 +122,8 @@ class Method(Arguments):
     @classmethod
     def parameters(cls) -> list[inspect.Parameter]:
         """Return the hyperparameters as the parameters of a signature."""
-        keyword = inspect.Parameter.KEYWORD_ONLY
-        items = cls.hyperparameters.items()
-        return [inspect.Parameter(name, keyword, default=default) for name, default in items]
+        made = functools.partial(inspect.Parameter, kind=inspect.Parameter.KEYWORD_ONLY)
+        return [made(name, default=default) for name, default in cls.hyperparameters.items()]
 
     def active_states(self) -> tuple[str, ...]:
         """Return the names of the states that there are with these hyperparameters."""
@@ -170,18 +171,22 @@ class Method(Arguments):
             decay = "decoupled" if now["weight_decay"] or self._of_group else ""
         scaled = now["grad_scale"] is not None or now["clip_norm"] is not None
         of_all = now["clip_norm"] is not None or now["nonfinite"] != "propagate"
-        around = (decay, now["maximize"], scaled, now["clip_value"] is not None)
+        averaged = now["ema"] is not None
+        around = (decay, now["maximize"], scaled, now["clip_value"] is not None, averaged, self._copied)
         flags = [now[name] for name in self._flags]
         has = [bool(getattr(self, when)) for when in self._whens]
         constants = (cls, around, of_all, now["reproducible"], *flags, *has)
         if constants != now.get("_constants"):  # most changes are of numbers alone
             rule, active = _composed(cls, Around(*around), tuple(flags), tuple(has))  # type: ignore[arg-type]  # has a hash
             now["_decays"], now["_leading"], now["_of_all"] = bool(decay), Around(*around).scalars, of_all
-            now["_constants"], now["_rule"], now["_active"] = constants, rule, active
+            now["_of_class"] = of_all or averaged
+            now["_constants"], now["_rule"] = constants, rule
+            now["_active"] = (*active, "average") if averaged else active
             now["_kernel_key"], now["_specs"] = (rule, now["reproducible"]), {}
             now["_plain"] = without_names(cls.scalars, cls._kind)
         first = (self._factor(),) if scaled else ()
         now["_first"] = first if now["clip_value"] is None else (*first, now["clip_value"])
+        now["_mean"] = (now["ema"], 1.0 - now["ema"]) if averaged else ()
         now["_numbers"] = tuple([getattr(self, name) for name in self._arguments])
         now["_fixed"] = None  # the scalars of every step, where all steps have the same
         now["_quick"] = cls.timed and type(now["lr"]) is float and not now["_leading"]
@@ -205,10 +210,8 @@ class Method(Arguments):
     def values_with(self, step: int, lr: float) -> tuple[float, ...]:
         """Return the same with another learning rate."""
         values: tuple[float, ...] = self._plain(step, lr, *self._numbers)
-        if not self._leading:
-            return values
         decay = (decay_scalar(lr, self.weight_decay, self.decoupled),) if self._decays else ()
-        return (*self._first, *decay, *values)
+        return (*self._first, *decay, *self._mean, *values) if self._leading else values
 
     def _factor(self) -> float:
         """Return what gradients are multiplied by before they are clipped."""
@@ -234,8 +237,11 @@ class Method(Arguments):
         return spec
 
     def is_reproducible(self, codecs: tuple[str, ...]) -> bool:
-        """Say whether arrays in these codecs are updated by operations that are all rounded by themselves."""
-        return set(codecs) <= {"float32", "float64"} if self.reproducible is None else self.reproducible
+        """Say whether every operation on arrays in these codecs is rounded by itself."""
+        if self.reproducible is not None:
+            return self.reproducible
+        read = codecs[:-1] if self._copied else codecs
+        return {name.partition("-")[0] for name in read} <= {"float32", "float64"}
 
     def check_dtypes(self, *dtypes: np.dtype[Any]) -> None:
         """Raise ValueError unless what keeps divisors from zero, and scales gradients, does so in these dtypes."""
@@ -259,7 +265,7 @@ class Method(Arguments):
 
     def compiled_from(self) -> tuple[Any, ...]:
         """Return the numbers that :meth:`compiled_values` depends on."""
-        return self._plain, self._numbers, self._first, self._decays, self.decoupled, self.weight_decay
+        return self._plain, self._numbers, self._first, self._mean, self._decays, self.decoupled, self.weight_decay
 
     def compiled_values(self) -> Any:
         """Return :meth:`values` for use inside compiled code, as a function of the step and `lr`.
@@ -267,13 +273,13 @@ class Method(Arguments):
         The step is passed as a float, for which Numba takes the power as Python does.
         """
         scalars = part(self._plain, **EXACT)
-        _, numbers, first, decays, decoupled, weight_decay = self.compiled_from()
+        _, numbers, first, mean, decays, decoupled, weight_decay = self.compiled_from()
 
         def values(step, lr):
             own = scalars(step, lr, *numbers)
             if decays:
-                return (*first, decay_scalar(lr, weight_decay, decoupled), *own)
-            return (*first, *own)
+                return (*first, decay_scalar(lr, weight_decay, decoupled), *mean, *own)
+            return (*first, *mean, *own)
 
         return named_part(values, **EXACT)
 
@@ -287,11 +293,8 @@ class Method(Arguments):
                 self._changed()
 
     def describe(self) -> Iterator[tuple[str, Any]]:
-        """Yield the name and the value of every hyperparameter, of those about gradients where it is not the default.
-
-        Checkpoints and what is printed are so the same as before there were these.
-        """
+        """Yield the name and the value of every hyperparameter; of those around the rule unless they are as usual."""
         for name in self._fields:
             value = getattr(self, name)
-            if name not in OF_GRADIENTS or value != self.hyperparameters[name]:
+            if name not in AROUND or value != self.hyperparameters[name]:
                 yield name, value

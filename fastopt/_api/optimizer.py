@@ -7,19 +7,17 @@ from collections.abc import Mapping
 from operator import setitem
 from typing import Any, ClassVar
 
-import numpy as np
-
 from .._arrays import gpu
-from .._arrays.checks import MOST_STEPS, check_array, check_disjoint, check_integer, format_of
+from .._arrays.checks import MOST_STEPS, check_array, check_disjoint, check_integer
 from .._arrays.structure import Grads, Params
 from .._arrays.tensors import as_array
-from .._engine.arrange import codecs_of, make_states
 from .._storage import formats
 from . import checkpoint
 from .arguments import SETTINGS, Selections
+from .beside import COPY, check_copies
 from .files import InFiles
 from .groups import Grouped
-from .hyperparameters import Schedule, Value
+from .hyperparameters import Schedule, Value, check_flag
 from .selection import arrange
 
 _DEFAULT: Any = object()
@@ -58,6 +56,14 @@ class Optimizer(Grouped, InFiles):
         The bound of the norm of all gradients together, > 0: where it is larger, all are multiplied by
         ``clip_norm / norm`` in the pass of the step. One pass that reads the gradients comes before, in which squares
         are added in float64; the sum has the same bits for any number of threads.
+    ema : float, optional
+        The decay factor of an average of the parameters, in [0, 1), which is kept as the state "average" and begins
+        with them. In the dtype of the arithmetic unless `state_dtype` names it. Fixed is whether there is one.
+    copy_to : as params, optional
+        Arrays that each step writes the new parameters to, rounded to nearest from the dtype of the arithmetic: of the
+        shapes, memory orders and places of `params`, in bfloat16, float16 or float32 (float64 or float32 of float64).
+    zero_grads : bool, default False
+        Whether a step leaves 0 in the place of the gradients, which must be writable then; a skipped one does too.
     nonfinite : {"propagate", "skip", "raise"}, default "propagate"
         What becomes of a step where a gradient has a NaN or an infinity: it is taken; or left out, and counted in
         :attr:`skipped`; or it raises FloatingPointError. But for "propagate" nothing is written then, not even
@@ -84,7 +90,7 @@ class Optimizer(Grouped, InFiles):
         The norm of all gradients of the last step, where `clip_norm` or `nonfinite` asks for it.
     skipped : int
         The number of steps that `nonfinite` left out.
-    state_dtype, rounding, master, seed, capturable
+    state_dtype, rounding, master, copy_to, zero_grads, seed, capturable
         As they were given; fixed. `seed` is that of a checkpoint that was loaded.
 
     Raises
@@ -112,6 +118,8 @@ class Optimizer(Grouped, InFiles):
         state_dtype: formats.StateDtypes = SETTINGS["state_dtype"].default,
         rounding: formats.Rounding = SETTINGS["rounding"].default,
         master: formats.Master | None = SETTINGS["master"].default,
+        copy_to: Params | None = SETTINGS["copy_to"].default,
+        zero_grads: bool = SETTINGS["zero_grads"].default,
         seed: int = SETTINGS["seed"].default,
         capturable: bool = SETTINGS["capturable"].default,
         **hyperparameters: Value,
@@ -126,22 +134,16 @@ class Optimizer(Grouped, InFiles):
             if capturable and gpu.device_of(array) is None:
                 raise TypeError(f"capturable=True needs all arrays on GPUs; {name} is on the CPU")
         check_disjoint(named)
-        self.__dict__.update(_capturable=bool(capturable))
+        self._copy_to, self._zero_grads = copy_to, check_flag("zero_grads", zero_grads)
+        self.__dict__.update(_capturable=bool(capturable), _copied=copy_to is not None)
         self._steps, self._structure, self._given, self._arrays = 0, structure, given, arrays
         rate = {} if lr is _DEFAULT else {"lr": lr}
         self._set_hyperparameters({**self.hyperparameters, **hyperparameters, **rate})
         self._set_groups(own, group_of, "params" if groups is None else "groups")
-        names = self._state_names = self.active_states()
+        self._state_names = self.active_states()
         self._seed = check_integer("seed", seed, 0)
-        stored = [str(format_of(a.dtype)) for a in arrays]
-        formats.check_rounding(rounding, master, stored)
         self._state_dtype, self._rounding, self._master = state_dtype, rounding, master
-        by_state = formats.by_state(state_dtype, names, type(self).__name__)
-        self._codecs = [codecs_of(f, rounding, master, by_state, names, self.squares) for f in stored]
-        self._arithmetic = {np.dtype(formats.compute_dtype(f)) for f in stored}
-        self._check_methods()
-        first = [method.initial_values() for method in self._updates()]
-        self._states = make_states(arrays, self._codecs, names, [first[g] for g in group_of])
+        self._make_states(check_copies(structure, arrays, copy_to))
         self._make_plan()
         self._plan.set_clocks(0, self._learning_rate)
 
@@ -164,6 +166,7 @@ class Optimizer(Grouped, InFiles):
         return {
             name: self._structure.pack(None if a is None else formats.shown(gpu.owner(a)) for a in row)
             for name, row in self._states.items()
+            if name != COPY
         }
 
     def decoded(self, name: str) -> Any:
@@ -223,6 +226,8 @@ class Optimizer(Grouped, InFiles):
                 plan.run(step, counted)
             elif (norm := self._limit(rows, stream)) is not None:
                 plan.run(step, counted, (setitem, self.__dict__, "_grad_norm", norm))
+            elif self._zero_grads:
+                plan.zero_grads()
         finally:
             plan.release()
 

@@ -160,7 +160,7 @@ def overlap(grads, fixed):
     return MOVED
 
 
-def gather(grads, written, fixed, ndarray, params, listed, given):
+def gather(grads, written, fixed, ndarray, params, zeroed, listed, given):
     """Check all gradients of a step and read their addresses, in one call.
 
     The rows of `grads` are, for each tensor: the identities of the gradient and of the parameter, the address found,
@@ -168,8 +168,8 @@ def gather(grads, written, fixed, ndarray, params, listed, given):
     elements, an order that sorted the gradients by address when they were last looked at, and the address that was
     found then. `written` has the identity, the address, the number of elements and the identity of the dtype of every
     array that the step writes, `fixed` their sorted first and past-the-end addresses. `params` are the identities of
-    the parameters as they were given, and `listed` is that of a list of those that are there now, or 0. `given` is the
-    identity of the list of the gradients.
+    the parameters as they were given, `zeroed` is 1 if gradients must be writable, and `listed` is the identity of a
+    list of the parameters that are there now, or 0. `given` is that of the list of the gradients.
 
     Nothing is written but what was found of the gradients, and, once all is well, their last addresses.
     """
@@ -179,6 +179,8 @@ def gather(grads, written, fixed, ndarray, params, listed, given):
     for t in range(grads.shape[1]):
         grad = grads[0, t] = peek_int64(items + 8 * t)
         if not same_layout(grad, grads[1, t], ndarray, grads[4, t], grads[6, t], grads[5, t]):
+            return UNSURE
+        if zeroed != 0 and not writable(grad):
             return UNSURE
         grads[2, t] = data_address(grad)
         moved |= grads[2, t] != grads[8, t]

@@ -62,6 +62,13 @@ class Structure(NamedTuple):
         """Return the collections of arrays that `params` is made of, each with its structure."""
         return list(zip(self.parts, params, strict=True)) if self.kind == "groups" else [(self, params)]
 
+    def arrays_in(self, params: Any) -> list[Any]:
+        """Return the arrays that are in these collections now."""
+        found: list[Any] = []
+        for part, arrays in self.collections(params):
+            found += [arrays] if part.kind == "array" else arrays.values() if isinstance(arrays, Mapping) else arrays
+        return found
+
     def pack(self, arrays: Iterable[Array | None]) -> Any:
         """Return `arrays` in this structure."""
         if self.kind == "groups":

@@ -56,14 +56,15 @@ class Bytes(NamedTuple):
 def bytes_of(codecs: Sequence[str]) -> Bytes:
     """Return the bytes of a step on arrays in these codecs: the gradient's, the parameter's and the states'.
 
-    The gradient is read, all else read and written. So `read` is also what all arrays together take, and `written` what
-    they take without the gradient.
+    The gradient is read, and written where it is zeroed; copies of the parameter are written, all else is both. So
+    `read` is, without copies, also what all arrays together take.
     """
     gradient, *others = (
         sum(dtype.itemsize for dtype in codec.fields) + (codec.rows[-1].itemsize / BLOCK if codec.scaled else 0)
         for codec in map(CODECS.__getitem__, codecs)
     )
-    return Bytes(gradient + sum(others), sum(others))
+    zeroed, copied = gradient * CODECS[codecs[0]].zeroed, sum(others[-1:]) * CODECS[codecs[-1]].exact
+    return Bytes(gradient + sum(others) - copied, sum(others) + zeroed)
 
 
 def times(

@@ -70,8 +70,8 @@ def make_states(
                 made[-1][name] = allocate(array, k, len(rows), dtype, length)
     for new, (_, *states), begin in zip(made, codecs, initial, strict=True):
         for name, codec in zip(names, states, strict=True):
-            if begin[name] != 0:
-                stored = constant(CODECS[codec], begin[name])
+            if first := begin.get(name):
+                stored = constant(CODECS[codec], first)
                 for row, part in zip((name, f"{name}_scale"), stored, strict=False):
                     gpu.fill(new[row], part)
     every = dict.fromkeys(name for own in made for name in own)
@@ -99,6 +99,7 @@ def make_groups(
     codecs: Sequence[tuple[str, ...]],
     names: Sequence[Sequence[str]],
     seed: int,
+    zeroed: bool,
     capturable: bool,
     kernels: Sequence[Any],
     param_groups: Sequence[int],
@@ -119,7 +120,7 @@ def make_groups(
         stored = rows_of_states(kind[2], names[kind[3]])
         rows = [[a for t in indices if (a := states[name][t]) is not None] for name, *_ in stored]
         own_groups = [param_groups[t] for t in indices]
-        members = Members(structure, indices, [arrays[t] for t in indices], rows, kind[2], seed, own_groups)
+        members = Members(structure, indices, [arrays[t] for t in indices], rows, kind[2], seed, zeroed, own_groups)
         groups.append(Group(members) if kind[0] is None else DeviceGroup(members, capturable))
     return groups
 
@@ -160,6 +161,11 @@ class Plan:
         """Take other scalars for the step that is prepared."""
         for group in self._groups:
             group.pack(rows)
+
+    def zero_grads(self) -> None:
+        """Set the gradients that were gathered to 0."""
+        for grad in self.arrays.grads:
+            gpu.fill(gpu.as_view("a gradient", grad), 0)
 
     def read_step(self) -> int | None:
         """Return the number of steps that a device counted, after all work enqueued there; None if none counts."""

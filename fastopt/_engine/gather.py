@@ -92,7 +92,8 @@ class Gather:
         self._work[5] = [p.itemsize for p in self._params]
         self._work[7] = np.arange(count)
         listed = np.array([id(p) for p in self._given], np.int64)
-        self._arguments = (self._work, self._expected, self._fixed, id(np.ndarray), listed)
+        self._zeroed = any(group.zeroed for group in groups)
+        self._arguments = (self._work, self._expected, self._fixed, id(np.ndarray), listed, int(self._zeroed))
         self._found = self._work[2]
         start = 0
         for group in self._groups:
@@ -127,6 +128,8 @@ class Gather:
                 known &= isinstance(dtype, np.dtype) and self._use_dtype(group, start, dtype)
         gather = compiler.gather() if known else None
         if gather is None or not self._check_compiled(gather, grads):
+            if self._zeroed:
+                self._check_scalars(grads)
             grads = [as_gradient(g) for g in grads]
             if not known:
                 gather = compiler.gather() if self._use_dtypes(grads) else None
@@ -199,9 +202,9 @@ class Gather:
             first = structure.label("grads", group.indices[0])
             for t, p, grad in zip(group.indices, group.params, grads[start:], strict=False):
                 name, like = structure.label("grads", t), structure.label("params", t)
-                check_array(name, grad, written=False)
+                check_array(name, grad, written=group.zeroed)
                 check_gradient(name, grad, like, p)
-                if format_of(grad.dtype) != group.codecs[0]:
+                if format_of(grad.dtype) != group.format:
                     raise TypeError(
                         f"{name} must have the dtype of {first}, {grads[start].dtype}, as their parameters have one; "
                         f"got {grad.dtype}"
@@ -240,11 +243,14 @@ class Gather:
         """Check gradients and keep them for the steps that bring none."""
         grads = self._structure.unpack("grads", given)
         check_lasting("grads", self._structure, given, grads)
+        self._check_scalars(grads)
+        self.bind_all(grads)
+
+    def _check_scalars(self, grads: list[Any]) -> None:
         for t, grad in enumerate(grads):
             if isinstance(grad, np.generic):
                 name = self._structure.label("grads", t)
-                raise TypeError(f"{name} is a scalar, {grad!r}, into which nobody can write: bind an array")
-        self.bind_all(grads)
+                raise TypeError(f"{name} is a scalar, {grad!r}, into which nobody can write: give an array")
 
     def bind_all(self, grads: list[Any]) -> None:
         """Do the same with gradients in the order of the parameters."""
@@ -277,18 +283,10 @@ class Gather:
             self.grads = []
 
 
-def _arrays_in(structure: Structure, params: Any) -> list[Any]:
-    """Return the arrays that are in the caller's collections."""
-    found: list[Any] = []
-    for part, arrays in structure.collections(params):
-        found += [arrays] if part.kind == "array" else arrays.values() if isinstance(arrays, Mapping) else arrays
-    return found
-
-
 def _reader(structure: Structure, params: Any) -> Callable[[], list[Any]] | None:
     """Return what lists the arrays that are in the caller's collection now; None if no others can be."""
     if structure.kind == "array" or type(params) is tuple:
         return None
     if structure.kind == "sequence" and type(params) is list:
         return lambda: params
-    return functools.partial(_arrays_in, structure, params)
+    return functools.partial(structure.arrays_in, params)

@@ -112,7 +112,7 @@ class DeviceGroup(Group):
         view = gpu.view(name, grad)
         if view.device != self.device:
             raise ValueError(f"{name} must be on the GPU {self.device}, as its parameter is; it is on {view.device}")
-        check_array(name, view, written=False)
+        check_array(name, view, written=self.zeroed)
         check_gradient(name, view, like, p)
         check_like(name, view, like, p)
         if view.stream is not None:

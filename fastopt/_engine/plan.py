@@ -13,6 +13,7 @@ from .._arrays.structure import Structure
 from .._arrays.view import view_of
 from .._kernels import compiler
 from .._kernels.compiler import Spec
+from .._storage.layout import ZEROED
 from . import threads
 from .scalars import ScalarTable, Update
 
@@ -61,6 +62,8 @@ class Members(NamedTuple):
         The codecs of the parameter and the states.
     seed : int
         Of stochastic rounding.
+    zeroed : bool
+        Whether gradients are left at 0.
     param_groups : sequence of int
         For each parameter, which of the groups of parameters it is in.
     """
@@ -71,6 +74,7 @@ class Members(NamedTuple):
     states: Sequence[Sequence[Any]]
     own: tuple[str, ...]
     seed: int
+    zeroed: bool
     param_groups: Sequence[int]
 
 
@@ -85,6 +89,8 @@ class Group:
         The addresses of the gradients of the next step; :class:`fastopt._engine.gather.Gather` owns and fills it.
     grad_dtype : numpy.dtype
         The dtype of the gradients.
+    format : str
+        That format.
     codecs : tuple of str
         Those of the gradient, the parameter and the states.
     """
@@ -92,7 +98,9 @@ class Group:
     found: Array
 
     def __init__(self, members: Members) -> None:
-        self.structure, self.indices, self.params, self.states, self.own, self.seed, self.param_groups = members
+        self.structure, self.indices, self.params, self.states, self.own, self.seed, self.zeroed, self.param_groups = (
+            members
+        )
         self._all = list(self.indices) == list(range(len(self.structure.keys)))
         self.dtype = self.params[0].dtype
         self.elements = sum(p.size for p in self.params)
@@ -112,7 +120,8 @@ class Group:
         format_ = format_of(dtype)
         if format_ is None or not fits(format_, self.own[0]):
             return False
-        self.grad_dtype, self.codecs = dtype, (format_, *self.own)
+        self.grad_dtype, self.format = dtype, format_
+        self.codecs = (ZEROED[format_] if self.zeroed else format_, *self.own)
         return True
 
     def label(self, name: str, t: int) -> str:

@@ -62,30 +62,35 @@ class _Host:
     """The reduction of the tensors of a group in the host's memory."""
 
     def __init__(self, sizes: Sequence[int]) -> None:
-        self._chunks, self._of_tensors = _passes(sizes)
+        self._chunks, of_tensors = _passes(sizes)
         self._elements = sum(sizes)
         self._found = np.zeros((2, len(self._chunks)), np.float64)
         self.found = np.zeros((2, len(sizes)), np.float64)
+        self._table = np.zeros((1, len(sizes)), np.uint64)
+        self._addresses = self._table[0].view(np.int64)
+        self._results, self._of_tensors = tuple(_rows(self._found)), _fold(self._found, of_tensors, self.found)
         self._codec = ""
 
-    def run(self, addresses: Array, codec: str) -> None:
-        """Reduce the tensors at `addresses`."""
+    def launches(self, addresses: Array, codec: str) -> list[threads.Launch]:
+        """Return what reduces the tensors at `addresses`."""
         if codec != self._codec:
             self._kernels = threads.Kernels(functools.partial(compiler.sums, codec), self._elements)
             self._folds = threads.Kernels(functools.partial(compiler.sums, RESULTS), len(self._chunks))
             self._codec = codec  # last: an interrupt before must not leave the kernel of another
         self._kernels.prepare()
         self._folds.prepare()
-        table = addresses.astype(np.uint64).reshape(1, -1)
-        first, second = _rows(self._found), _rows(self.found)
-        threads.launch(
-            [(self._kernels, (table, self._chunks, *first)), (self._folds, (first[:, None], self._of_tensors, *second))]
-        )
+        self._addresses[:] = addresses
+        return [(self._kernels, (self._table, self._chunks, *self._results)), (self._folds, self._of_tensors)]
 
 
 def _rows(found: Array) -> Array:
     """Return the addresses of the rows of an array of results."""
     return np.array([found.ctypes.data, found.ctypes.data + found.strides[0]], np.uint64)
+
+
+def _fold(found: Array, chunks: Array, results: Array) -> tuple[Any, ...]:
+    """Return the arguments of the kernel that reduces results to others."""
+    return _rows(found)[:, None], chunks, *_rows(results)
 
 
 class _Device:
@@ -142,25 +147,32 @@ class Reduction:
         self._groups = list(groups)
         self._parts = [_Device(g) if isinstance(g, DeviceGroup) else _Host([p.size for p in g.params]) for g in groups]
         self._places = [np.array(group.indices, np.int64) for group in groups]
-        self._count = sum(map(len, self._places))
-        self._whole = np.array([[0, 0, self._count]], np.int64)
-        self._all = threads.Kernels(functools.partial(compiler.sums, RESULTS), 0)
+        count = sum(map(len, self._places))
+        self._every, self._over_all = np.zeros((2, count), np.float64), np.zeros((2, 1), np.float64)
+        whole = np.array([[0, 0, count]], np.int64)
+        self._all = (
+            threads.Kernels(functools.partial(compiler.sums, RESULTS), 0),
+            _fold(self._every, whole, self._over_all),
+        )
 
     def run(self, stream: Any = None) -> None:
         """Reduce the gradients; a GPU is not waited for."""
+        launches: list[threads.Launch] = []
         for group, part in zip(self._groups, self._parts, strict=True):
             if isinstance(part, _Device):
-                part.enqueue(group.codecs[0], stream)
+                part.enqueue(group.format, stream)
             else:
-                part.run(group.found, group.codecs[0])
+                launches += part.launches(group.found, group.format)
+        if launches:
+            threads.launch(launches)
 
     def read(self) -> Reduced:
         """Return the results, after all work enqueued on GPUs."""
-        every, over_all = np.zeros((2, self._count), np.float64), np.zeros((2, 1), np.float64)
+        every, over_all = self._every, self._over_all
         for places, part in zip(self._places, self._parts, strict=True):
             if isinstance(part, _Device):
                 part.read()
             every[:, places] = part.found
-        self._all.prepare()
-        threads.launch([(self._all, (_rows(every)[:, None], self._whole, *_rows(over_all)))])
-        return Reduced(every[0], every[1], float(over_all[0, 0]), float(over_all[1, 0]))
+        self._all[0].prepare()
+        threads.launch([self._all])
+        return Reduced(*every.copy(), *over_all[:, 0].tolist())

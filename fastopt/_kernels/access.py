@@ -62,14 +62,15 @@ class Access:
         self.target, self._layout, self._nonfinite = target, layout, nonfinite
         self.lanes, self._scalars = lanes, scalars
         self._contents = f"{target.name} {codecs!r} {lanes=} {scalars=} {nonfinite=}"
-        self._compute, self._written = ELEMENTS[layout.compute.name], range(1, len(layout.codecs))
+        self._compute, self._written = ELEMENTS[layout.compute.name], layout.written
+        self._returned = range(1, len(layout.codecs))  # by a rule
         # A block's new numbers are kept until their scales are known: in an array each, after all others.
         self._elements = [ELEMENTS[dtype.name] for dtype in layout.dtypes] + [FLOAT] * len(layout.scales)
         compute, scales = layout.compute.name, len(layout.scales)
         self.shapes: dict[Any, Shape] = {
             "addresses": ("uint64",) * len(layout.dtypes),
             "rows": ((compute,) * len(layout.codecs),) * lanes,
-            "new": ((compute,) * len(self._written),) * lanes,
+            "new": ((compute,) * len(self._returned),) * lanes,
             "scratch": ("uint64",) * scales,
             "scales": ("uint32",) * scales,
             "finite absmaxes": ("int32",) * (2 * scales),
@@ -104,11 +105,11 @@ class Access:
         """Return what to store in each array of these codecs, of each element; `rand`: random bits of the first."""
         layout, columns = self._layout, dict[int, list[Any]]()
         for row in new:
-            if [number.type for number in row] != [self._compute for _ in self._written]:
+            if [number.type for number in row] != [self._compute for _ in self._returned]:
                 found = ", ".join(kind(number.type).name for number in row)
                 raise TypeError(f"a rule returned {found} where it computes with {layout.compute}")
             for k in codecs:
-                codec, number = layout.codecs[k], row[k - 1]
+                codec, number = layout.codecs[k], row[k - 1] if k else None
                 if k > 1:  # a state
                     number = flushed(b, number, codec)
                 parts = codec.write(b, number, rand, layout.scale(scales, k), self._nonfinite)
@@ -200,7 +201,7 @@ class Access:
     @operation("new")
     def kept(self, b, scratch, i):
         """Return those of element `i` again, and 0 for the others."""
-        row = [self._compute(0) for _ in self._written]
+        row = [self._compute(0) for _ in self._returned]
         for k, address, array in self._kept(scratch):
             (row[k - 1],) = self._load(b, address, array, i)
         return [row]

@@ -199,7 +199,8 @@ def gather() -> Any:
     """Return the compiled check of :mod:`fastopt._arrays.headers`, or None where headers cannot be read."""
     if headers.probe() is not None:
         return None
-    signature = types.int64(MATRIX, MATRIX, MATRIX, types.int64, VECTOR, types.int64, types.int64)
+    number = types.int64
+    signature = number(MATRIX, MATRIX, MATRIX, number, VECTOR, number, number, number)
     return _compile(headers.gather, signature, nogil=False)  # what it looks at must stay where it is
 
 

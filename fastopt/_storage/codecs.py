@@ -46,9 +46,15 @@ class Codec:
         What is stored of each number, in an array each.
     scaled : bool
         Whether there is also a scale (int16) for each block of numbers.
+    zeroed : bool
+        Whether it is that of gradients in whose place a step writes 0.
+    exact : bool
+        Whether subnormal numbers are stored as they are, where they would be states, too.
     """
 
     scaled = False
+    zeroed = False
+    exact = False
 
     def __init__(self, *fields: str) -> None:
         self.fields = tuple(np.dtype(name) for name in fields)
@@ -76,7 +82,7 @@ def flushed(b: Any, value: Any, codec: Codec) -> Any:
     in the float32 that is computed with.
     """
     stored = codec.fields[0].name
-    if codec.scaled or stored not in _LEAST:
+    if codec.scaled or codec.exact or stored not in _LEAST:
         return value
     integer, number = (INT64, np.float64) if value.type == DOUBLE else (INT32, np.float32)
     bits = b.bitcast(value, integer)
@@ -111,6 +117,30 @@ class Float(Codec):
     def write(self, b: Any, value: Any, rand: Any, scale: Any = None, nonfinite: bool = False) -> Sequence[Any]:
         own = ELEMENTS[self.fields[0].name]
         return [value if value.type == own else b.fptrunc(value, own)]
+
+
+class Copy(Float):
+    """A copy of the parameter, in float64 or float32."""
+
+    exact = True
+
+
+class Zeroed(Codec):
+    """Gradients in a codec, in whose place a step writes 0."""
+
+    zeroed = True
+
+    def __init__(self, base: Codec) -> None:
+        super().__init__(*(dtype.name for dtype in base.fields))
+        self._base = base
+
+    def read(self, b: Any, stored: Sequence[Any], compute: Any, scale: Any = None, nonfinite: bool = False) -> Any:
+        return self._base.read(b, stored, compute)
+
+    def write(self, b: Any, value: Any, rand: Any, scale: Any = None, nonfinite: bool = False) -> Sequence[Any]:
+        (dtype,) = self.fields
+        zero = ir.IntType(8 * dtype.itemsize)(0)
+        return [b.and_(zero, zero)]
 
 
 class StochasticFloat16(Float):

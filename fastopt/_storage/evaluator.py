@@ -16,7 +16,7 @@ from llvmlite import ir
 
 from .._arrays.checks import Array
 from .._arrays.driver import host_memory
-from .codecs import DOUBLE, FLOAT, HALF, Codec
+from .codecs import DOUBLE, ELEMENTS, FLOAT, HALF, Codec
 from .int8 import Scaled8
 
 _FLOATS: dict[Any, type[np.floating[Any]]] = {HALF: np.float16, FLOAT: np.float32, DOUBLE: np.float64}
@@ -181,6 +181,16 @@ def _memory(pointer: Value, align: int) -> Array:
 
 #: Random bits in the middle of what stochastic rounding takes of them, of 16 as of 20: rounding to nearest.
 _HALFWAY = 0x88000
+
+
+def converted(stored: Array, codec: Codec, other: Codec) -> Array:
+    """Return numbers that lie in an array, in a codec of one, as another codec of one stores them, to nearest."""
+    (dtype,), (wanted,) = codec.fields, other.fields
+    compute = "float64" if np.float64 in (dtype, wanted) else "float32"
+    given = codec.read(Builder(), [value(stored.ravel())], ELEMENTS[compute])
+    (part,) = other.write(Builder(), given, value(np.full(stored.size, _HALFWAY, np.uint32)))
+    found: Array = part.array.view(wanted)
+    return found.reshape(stored.shape)
 
 
 def constant(codec: Codec, number: float) -> list[Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .codecs import BFloat16, Codec, Compensated, Float, Split, StochasticFloat16
+from .codecs import BFloat16, Codec, Compensated, Copy, Float, Split, StochasticFloat16, Zeroed
 from .int8 import BLOCK, Scaled8
 from .random_bits import INT64
 
@@ -28,6 +28,11 @@ CODECS: dict[str, Codec] = {
     "int8": Scaled8(signed=True),
     "uint8": Scaled8(signed=False),
 }
+#: Those of gradients that a step leaves at 0, and of copies that it makes of parameters, by the format.
+ZEROED = {name: f"{name}-zeroed" for name in ("float64", "float32", "float16", "bfloat16")}
+COPIES = {name: f"{name}-copy" for name in ("float64", "float32")} | {"float16": "float16", "bfloat16": "bfloat16"}
+CODECS |= {zeroed: Zeroed(CODECS[name]) for name, zeroed in ZEROED.items()}
+CODECS |= {copy: Copy(name) for name, copy in COPIES.items() if copy != name}
 
 
 class Layout:
@@ -46,6 +51,8 @@ class Layout:
         For each codec that has one, by its number, which array is its scale.
     scaled : dict of int to Scaled8
         Those codecs.
+    written : range
+        Which codecs a step writes: all but the first, unless gradients are zeroed.
     compute : numpy.dtype
         The dtype of the arithmetic.
     narrow : bool
@@ -66,6 +73,7 @@ class Layout:
             if isinstance(codec, Scaled8):
                 self.scales[k], self.scaled[k] = len(dtypes) - 1, codec
         self.rows, self.dtypes = tuple(rows), tuple(dtypes)
+        self.written = range(0 if self.codecs[0].zeroed else 1, len(names))
         self.fields = tuple(row for own in rows for row in own)
         self.narrow = not self.scales and all(dtype.itemsize <= 2 and dtype.kind != "f" for dtype in dtypes)
 

@@ -55,12 +55,12 @@ class Adam(Optimizer):
         ``weight_decay * p`` to the gradient.
     maximize : bool, default False
         Ascend instead.
-    grad_scale, clip_value, clip_norm, nonfinite
-        What is done to gradients first: as for :class:`fastopt.Optimizer`.
+    grad_scale, clip_value, clip_norm, nonfinite, ema
+        What is done to gradients first, and an average of the parameters: as for :class:`fastopt.Optimizer`.
     reproducible : bool, optional
         Round every operation by itself, for the same bits on every processor; by default where all arrays are
         float32 or float64.
-    groups, state_dtype, rounding, master, seed, capturable
+    groups, state_dtype, rounding, master, copy_to, zero_grads, seed, capturable
         Which parameters have others, how numbers are stored, and where: as for :class:`fastopt.Optimizer`.
 
     Attributes
@@ -151,10 +151,10 @@ class AdamW(Adam):
     ----------
     params, lr, betas, eps, eps_root, eps_hat, amsgrad, maximize
         As for :class:`Adam`.
-    reproducible, groups, state_dtype, rounding, master, seed, capturable
+    reproducible, groups, state_dtype, rounding, master, copy_to, zero_grads, seed, capturable
         As for :class:`Adam`.
-    grad_scale, clip_value, clip_norm, nonfinite
-        What is done to gradients first: as for :class:`fastopt.Optimizer`.
+    grad_scale, clip_value, clip_norm, nonfinite, ema
+        What is done to gradients first, and an average of the parameters: as for :class:`fastopt.Optimizer`.
     weight_decay : float, default 1e-2
         Decay factor, >= 0.
     decoupled : bool, default True

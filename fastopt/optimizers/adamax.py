@@ -44,12 +44,12 @@ class Adamax(Optimizer):
         ``weight_decay * p`` to the gradient.
     maximize : bool, default False
         Ascend instead.
-    grad_scale, clip_value, clip_norm, nonfinite
-        What is done to gradients first: as for :class:`fastopt.Optimizer`.
+    grad_scale, clip_value, clip_norm, nonfinite, ema
+        What is done to gradients first, and an average of the parameters: as for :class:`fastopt.Optimizer`.
     reproducible : bool, optional
         Round every operation by itself, for the same bits on every processor; by default where all arrays are
         float32 or float64.
-    groups, state_dtype, rounding, master, seed, capturable
+    groups, state_dtype, rounding, master, copy_to, zero_grads, seed, capturable
         Which parameters have others, how numbers are stored, and where: as for :class:`fastopt.Optimizer`.
 
     Attributes

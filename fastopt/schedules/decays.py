@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from .._api.hyperparameters import _flag, _nonnegative, in_range
+from .._api.hyperparameters import _nonnegative, check_flag, in_range
 from .._arrays.checks import check_integer
 from .base import BaseSchedule
 
@@ -64,7 +64,7 @@ class exponential(BaseSchedule):
     def __post_init__(self) -> None:
         start = in_range("start", self.start, 0, math.inf, low_in=False, high_in=False)
         factor = in_range("factor", self.factor, 0, math.inf, low_in=False, high_in=False)
-        steps, staircase = check_integer("steps", self.steps, 1), _flag("staircase", self.staircase)
+        steps, staircase = check_integer("steps", self.steps, 1), check_flag("staircase", self.staircase)
         if factor > 1:
             end = in_range("end", self.end, start, math.inf, high_in=False)
         else:

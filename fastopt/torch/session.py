@@ -100,6 +100,7 @@ class Session:
             [self.states.names[g] for g in self._group_of],
             seed,
             False,
+            False,
             [self.kernels[g] for g in self._group_of],
             self._part_of.tolist(),
         )

@@ -13,7 +13,18 @@ from fastopt._engine import streams
 from fastopt._kernels import compiler
 from fastopt._storage.int8 import BLOCK
 
-from ..cases import CASES, assert_same_bits, call, every_case_in_turns, every_dtype, every_one_of, make, name_of, random
+from ..cases import (
+    CASES,
+    assert_same_bits,
+    call,
+    core_cases_in_turns,
+    every_dtype,
+    every_one_of,
+    in_turns,
+    make,
+    name_of,
+    random,
+)
 from ..test_cuda import CAPABILITIES
 from .check import LAYOUTS, SETTINGS, assert_like_the_cpu, check_against_the_cpu, check_against_the_expression, raw
 from .device import arrays_of
@@ -21,15 +32,14 @@ from .device import arrays_of
 BF16, F16, F32, F64 = ml_dtypes.bfloat16, np.float16, np.float32, np.float64
 
 
-@every_case_in_turns
+@core_cases_in_turns
 def test_every_optimizer(case, dtype, device):
     for layout in LAYOUTS:
         device.reset()
         check_against_the_expression(device, case, dtype, layout)
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if not callable(c[1].get("lr"))], ids=name_of)
-@pytest.mark.parametrize("dtype", [F32, pytest.param(F64, marks=pytest.mark.slow)])
+@in_turns("dtype", [F32, F64], [c for c in CASES if not callable(c[1].get("lr"))])
 def test_capturable_counts_on_the_device(case, dtype, device):
     check_against_the_expression(device, case, dtype, LAYOUTS[2], capturable=True)
 
