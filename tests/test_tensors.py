@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import fastopt
+from fastopt._arrays import exchange
 
 from .refusals import refuse
 
@@ -124,6 +125,16 @@ def test_other_memory_is_noticed(listed):
     p.data = torch.zeros(3)
     refuse(lambda: opt.step(listed([torch.ones(3)])), ValueError, ["params", "other memory", ".copy_(values)"])
     assert (p == 0).all()
+
+
+def test_what_describes_tensors_is_used_in_the_version_that_is_known(monkeypatch):
+    class Without:
+        pass
+
+    assert exchange.function_of(torch.Tensor) != 0
+    assert exchange.function_of(Without) == 0
+    monkeypatch.setattr(exchange, "_MAJOR", 2)
+    assert exchange.function_of(torch.Tensor) == 0
 
 
 def test_nothing_imports_pytorch(run_script):

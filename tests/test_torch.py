@@ -17,6 +17,7 @@ from .refusals import refuse
 
 torch = pytest.importorskip("torch", reason="needs the extra `torch`")
 fused = pytest.importorskip("fastopt.torch")
+watch = pytest.importorskip("fastopt.torch.watch")
 table = pytest.importorskip(
     "torch.testing._internal.common_optimizers",
     reason="needs the extra `peers`: expecttest, which PyTorch's tests import",
@@ -26,6 +27,15 @@ INFOS = {info.optim_cls.__name__: info for info in table.optim_db if info.optim_
 SHAPES = [(3, 4), (), (0, 2), (5,)]
 #: At least as far as numbers of 16 bits are apart, twice: PyTorch rounds to them between operations.
 TOLERANCES = {torch.float16: {"rtol": 1e-2, "atol": 1e-3}, torch.bfloat16: {"rtol": 4e-2, "atol": 4e-3}}
+
+
+@pytest.fixture(params=["compiled", "in Python"])
+def both_looks(request, monkeypatch):
+    """Run a test twice: with tensors looked at from compiled code, and in Python alone."""
+    if request.param == "in Python":
+        monkeypatch.setattr(watch, "describer", lambda: 0)
+    else:
+        assert watch.describer() != 0
 
 
 def test_every_optimizer_that_both_have_is_there():
@@ -196,6 +206,19 @@ def test_schedulers_hooks_closures_and_tensors_as_hyperparameters(name):
     assert calls == ["before", "after"] * 16
 
 
+def test_numbers_in_tensors_are_read_at_each_step():
+    made = []
+    for module in (fused, torch.optim):
+        params, betas = leaves(), (torch.tensor(0.9), torch.tensor(0.99))
+        opt = module.AdamW(params, lr=torch.tensor(0.1), betas=betas)
+        train(opt, params, 2)
+        opt.param_groups[0]["lr"].fill_(0.5)
+        opt.param_groups[0]["betas"][0].fill_(0.5)
+        train(opt, params, 2)
+        made.append(params)
+    check(*made)
+
+
 def test_a_loss_scaler_and_clipped_gradients():
     made = []
     for module in (fused, torch.optim):
@@ -214,6 +237,7 @@ def test_a_loss_scaler_and_clipped_gradients():
     check(*made)
 
 
+@pytest.mark.usefixtures("both_looks")
 def test_memory_in_any_order_is_updated():
     """Permuted, channels last, gradients in another order, and what is not dense at all."""
     made = []
@@ -242,19 +266,23 @@ def test_memory_in_any_order_is_updated():
     check_states(opt, reference)
 
 
+@pytest.mark.usefixtures("both_looks")
 def test_gradients_that_share_memory():
     made = []
     for module in (fused, torch.optim):
-        params = leaves(shapes=[(3,), (3,), (4,)])
+        base = torch.arange(10_000.0)
+        params = [*leaves(shapes=[(3,), (3,), (4,)]), base[1:].requires_grad_()]
         opt = module.SGD(params, lr=0.5)
         for _ in range(2):
             params[0].grad = params[1].grad = torch.ones(3)
             params[2].grad = params[2].detach()
+            params[3].grad = base[:-1] if module is fused else base[:-1].clone()  # as it is before the step
             opt.step()
         made.append(params)
     check(*made)
 
 
+@pytest.mark.usefixtures("both_looks")
 def test_memory_that_moves_is_noticed():
     made = []
     for module in (fused, torch.optim):
@@ -402,6 +430,7 @@ def test_norms_are_clipped_and_what_is_not_finite_is_skipped_or_refused():
     check(params, theirs)
 
 
+@pytest.mark.usefixtures("both_looks")
 def test_what_is_refused():
     p = torch.nn.Parameter(torch.ones(3))
     for name in fused.__all__:
@@ -438,6 +467,7 @@ def test_what_is_refused():
     assert (p < 1).all()
 
 
+@pytest.mark.usefixtures("both_looks")
 def test_parameters_that_cannot_be_updated_are_refused_at_the_step():
     whole = torch.ones(4)
     for params, error, words in (
@@ -460,6 +490,7 @@ def test_parameters_that_cannot_be_updated_are_refused_at_the_step():
     assert (whole == 1).all()
 
 
+@pytest.mark.usefixtures("both_looks")
 def test_a_module_is_trained():
     """By gradients that backward makes anew each time, and by those that are kept."""
     made = []
@@ -477,6 +508,47 @@ def test_a_module_is_trained():
             opt.step()
         made.append(list(model.parameters()))
         assert opt.param_groups[0]["param_names"][0] == "0.weight"
+    check(*made)
+
+
+@pytest.mark.usefixtures("both_looks")
+def test_nothing_is_prepared_again_for_the_same_tensors(monkeypatch):
+    """Whatever their shapes and types are, and even if their gradients are others at each step."""
+
+    class Own(torch.nn.Parameter):
+        pass
+
+    params = [*leaves(), *leaves(torch.complex64), Own(torch.ones(3)), torch.nn.Parameter(torch.ones(2, 3).T)]
+    params.append(torch.nn.Parameter(torch.ones(2, 3, 1, 1).to(memory_format=torch.channels_last)))
+    opt, made = fused.Adam(params), []
+    new = opt._new_session
+    monkeypatch.setattr(opt, "_new_session", lambda *given: made.append(given) or new(*given))
+    train(opt, params, 2)
+    for group in opt.param_groups:
+        group["lr"], group["betas"] = 0.5, (0.5, 0.5)
+    train(opt, params, 2)
+    train(opt, params, 2, skip=lambda step: (0,))
+    assert len(made) == 2
+    train(opt, params, 1)  # the first has a step less than the others now
+    train(opt, params, 3, skip=lambda step: (0,) if step == 1 else ())
+    assert len(made) == 3
+
+
+@pytest.mark.usefixtures("both_looks")
+@pytest.mark.parametrize("shapes", [[()], [(), (3,)]], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64], ids=str)
+def test_gradients_that_are_read_as_something_else(dtype, shapes):
+    made = []
+    for module in (fused, torch.optim):
+        params = leaves(dtype, shapes)
+        opt = module.Adam(params, lr=0.1)
+        for _ in range(2):
+            for p, numbers in zip(params, (2j, [1j, 2j, -3j]), strict=False):
+                grad = torch.tensor(numbers).conj()
+                # PyTorch's own cannot take those that are complex.
+                p.grad = grad.imag if not dtype.is_complex else grad if module is fused else grad.resolve_conj()
+            opt.step()
+        made.append(params)
     check(*made)
 
 

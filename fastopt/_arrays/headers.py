@@ -24,7 +24,7 @@ from numba.extending import intrinsic, register_jitable
 
 INT64 = ir.IntType(64)
 _HEAD = object.__basicsize__
-_TYPE = _HEAD - 8
+TYPE = _HEAD - 8
 _DATA = _HEAD
 _NDIM = _HEAD + 8
 _SHAPE = _HEAD + 16
@@ -34,8 +34,8 @@ _FLAGS = _HEAD + 48
 _DESCR_BYTEORDER = _HEAD + 10
 _DESCR_TYPE_NUMBER = _HEAD + 12
 # Of a list: `ob_size` and `ob_item`.
-_LIST_SIZE = _HEAD
-_LIST_ITEMS = _HEAD + 8
+LIST_SIZE = _HEAD
+LIST_ITEMS = _HEAD + 8
 
 _CONTIGUOUS = 0x1 | 0x2  # in C or in Fortran order
 _ALIGNED = 0x100
@@ -89,7 +89,7 @@ def same_layout(array, like, ndarray, type_number, itemsize, like_itemsize):
     `array` and `like` are identities of objects, `like` that of an array; `ndarray` is the identity of
     the type itself, `type_number` NumPy's number of the dtype and `itemsize` the size of its elements.
     """
-    if peek_int64(array + _TYPE) != ndarray:
+    if peek_int64(array + TYPE) != ndarray:
         return False
     flags = peek_int32(array + _FLAGS)
     if flags & _CONTIGUOUS == 0 or flags & _ALIGNED == 0:
@@ -121,9 +121,9 @@ SAME, MOVED, UNSORTED, UNSURE = 0, 1, 2, 3
 @register_jitable
 def unchanged(written, params, listed):
     """Say whether what a step writes is as it was, and the caller's list of it: see :func:`gather`."""
-    same = listed == 0 or peek_int64(listed + _LIST_SIZE) == params.shape[0]
+    same = listed == 0 or peek_int64(listed + LIST_SIZE) == params.shape[0]
     if same and listed != 0:
-        items = peek_int64(listed + _LIST_ITEMS)
+        items = peek_int64(listed + LIST_ITEMS)
         for k in range(params.shape[0]):
             same &= peek_int64(items + 8 * k) == params[k]
     for w in range(written.shape[1]):
@@ -175,7 +175,7 @@ def gather(grads, written, fixed, ndarray, params, zeroed, listed, given):
     """
     if not unchanged(written, params, listed):
         return UNSURE
-    items, moved = peek_int64(given + _LIST_ITEMS), False
+    items, moved = peek_int64(given + LIST_ITEMS), False
     for t in range(grads.shape[1]):
         grad = grads[0, t] = peek_int64(items + 8 * t)
         if not same_layout(grad, grads[1, t], ndarray, grads[4, t], grads[6, t], grads[5, t]):
@@ -203,7 +203,7 @@ def probe() -> str | None:
         dtype, flags = int64(at + _DESCR).value, int32(at + _FLAGS).value
         shape, strides = int64(at + _SHAPE).value, int64(at + _STRIDES).value
         seen = {
-            "type": int64(at + _TYPE).value == id(np.ndarray),
+            "type": int64(at + TYPE).value == id(np.ndarray),
             "data": int64(at + _DATA).value == a.ctypes.data,
             "ndim": int32(at + _NDIM).value == a.ndim,
             "dtype": dtype == id(a.dtype),
@@ -220,7 +220,7 @@ def probe() -> str | None:
             return f"the header of an array reads differently in: {', '.join(wrong)}"
     items = [object(), object()]
     at = id(items)
-    first = int64(at + _LIST_ITEMS).value
-    if int64(at + _LIST_SIZE).value != 2 or [int64(first + 8 * k).value for k in (0, 1)] != [id(i) for i in items]:
+    first = int64(at + LIST_ITEMS).value
+    if int64(at + LIST_SIZE).value != 2 or [int64(first + 8 * k).value for k in (0, 1)] != [id(i) for i in items]:
         return "a list reads differently"
     return None

@@ -21,7 +21,7 @@ from numba.core.bytecode import FunctionIdentity
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler_lock import global_compiler_lock
 
-from .._arrays import driver, headers
+from .._arrays import driver, exchange, headers
 from .._storage.int8 import BLOCK
 from .._storage.layout import Layout
 from .._storage.layout import layout as layout_of
@@ -202,6 +202,16 @@ def gather() -> Any:
     number = types.int64
     signature = number(MATRIX, MATRIX, MATRIX, number, VECTOR, number, number, number)
     return _compile(headers.gather, signature, nogil=False)  # what it looks at must stay where it is
+
+
+@functools.cache
+def where() -> Any:
+    """Return the compiled :func:`fastopt._arrays.exchange.where`, or None where lists cannot be read."""
+    if headers.probe() is not None:
+        return None
+    number = types.int64
+    signature = types.boolean(number, number, VECTOR, MATRIX, VECTOR, number, VECTOR)
+    return _compile(exchange.where, signature, nogil=False)
 
 
 @functools.cache

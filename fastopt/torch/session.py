@@ -22,6 +22,7 @@ from .clocks import Clocks
 from .formulas import Formula
 from .memory import array_of, check_parameter, fitting, is_dense
 from .states import Member, State, States, Storage
+from .watch import Watch
 
 _TENSOR = torch.Tensor
 _TYPES = {torch.Tensor, torch.nn.Parameter}
@@ -111,37 +112,27 @@ class Session:
     def _look(self) -> None:
         """Note what must be the same at the next step."""
         params, likes = self._params, self._likes
-        self._places = self._look_at(params)
-        self._plain = self._look_at(likes)[1:]
+        self._watch, self._watch_grads = Watch(params, set(map(type, params))), Watch(likes, _TYPES)
         self._complex = any(p.is_complex() for p in params)
         self._cpus = [not p.is_cuda for p in params]
         self._lengths = np.array([like.numel() * like.element_size() for like in likes], np.int64)
         self._order = np.array(self._gather._tensors, np.int64)
-        self._last: list[int] = []
+        self._last: bytes | None = None  # where gradients were at the last step
 
-    def fits(self, params: Sequence[torch.Tensor], state: State) -> bool:
+    def fits(self, params: list[torch.Tensor], state: State) -> bool:
         """Say whether these are the parameters of the session, and everything is where it was."""
         if len(params) != len(self._params) or not all(map(operator.is_, params, self._params)):
             return False
-        if self._look_at(params) != self._places or not self.states.fit(state):
+        places = self._watch.where(params)
+        if places is None or places.tobytes() != self._watch.places or not self.states.fit(state):
             return False
         if self._clocks.array.tobytes() == self._clock:  # as the last step left them
             return True
         clock = self._clocks.array[:, self._numbers]
         return bool((clock == clock[:, self._first][:, self._part_of]).all())
 
-    @staticmethod
-    def _look_at(tensors: Sequence[torch.Tensor]) -> tuple[list[Any], ...]:
-        """Return where tensors are, and all that says how they lie there."""
-        return (
-            list(map(_TENSOR.data_ptr, tensors)),
-            list(map(_TENSOR.stride, tensors)),
-            list(map(_TENSOR.numel, tensors)),
-            [tensor.dtype for tensor in tensors],
-        )
-
     def step(
-        self, grads: Sequence[torch.Tensor], groups: Sequence[dict[str, Any]], methods: Sequence[Method], lead: Limited
+        self, grads: list[torch.Tensor], groups: Sequence[dict[str, Any]], methods: Sequence[Method], lead: Limited
     ) -> bool:
         """Take a step, and say so; or leave it out for its gradients.
 
@@ -183,19 +174,18 @@ class Session:
         del alive
         return True
 
-    def _read(self, grads: Sequence[torch.Tensor]) -> Sequence[Any]:
+    def _read(self, grads: list[torch.Tensor]) -> Sequence[Any]:
         """Check gradients, and have the plan take where they are; return what must live until the launch."""
         if not all(self._cpus):
             arrays = [array_of(self._label.label("grads", t), g) for t, g in enumerate(self._fitted(grads))]
             self._plan.gather(arrays)
             return arrays
         alive = grads
-        places = self._places_of(grads)
-        if places is None:
+        starts = None if self._negated(grads) else self._watch_grads.where(grads)
+        if starts is None:
             alive = self._fitted(grads)
-            places = list(map(_TENSOR.data_ptr, alive))
-        if places != self._last:
-            starts = np.array(places, np.int64)
+            starts = np.array(list(map(_TENSOR.data_ptr, alive)), np.int64)
+        if starts.tobytes() != self._last:
             before = np.searchsorted(self._written[0], starts + self._lengths) - 1
             ends = self._written[1][before] if len(self._written[1]) else np.zeros(len(before), np.int64)
             shared = (before >= 0) & (ends > starts) & (self._lengths > 0)
@@ -205,24 +195,12 @@ class Session:
                     alive[t] = torch.empty_like(self._likes[t]).copy_(alive[t].detach())
                     starts[t] = alive[t].data_ptr()
             self._gather._found[:] = starts[self._order]
-            self._last = [] if shared.any() else places
+            self._last = starts.tobytes()
         return alive
 
-    def _places_of(self, grads: Sequence[torch.Tensor]) -> list[int] | None:
-        """Return where gradients are, if they surely lie as what is updated does."""
-        if not set(map(type, grads)) <= _TYPES:
-            return None
-        try:
-            places, *rest = self._look_at(grads)
-        except RuntimeError:  # sparse ones have no strides
-            return None
-        surely = (
-            (*rest,) == self._plain
-            and [g.is_cpu for g in grads] == self._cpus
-            and not any(map(_TENSOR.is_neg, grads))
-            and not (self._complex and any(map(_TENSOR.is_conj, grads)))
-        )
-        return places if surely else None
+    def _negated(self, grads: Sequence[torch.Tensor]) -> bool:
+        """Say whether some gradients are read as something else than what their memory has."""
+        return any(map(_TENSOR.is_neg, grads)) or (self._complex and any(map(_TENSOR.is_conj, grads)))
 
     def _fitted(self, grads: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Return the gradients, and copies of those that lie in another way."""

@@ -16,6 +16,7 @@ from .._storage.int8 import BLOCK
 from .clocks import Clocks
 from .formulas import Formula
 from .memory import FORMATS, Layout, array_of, layout_of
+from .watch import Watch
 
 _TENSOR = torch.Tensor
 State = Mapping[torch.Tensor, dict[str, Any]]
@@ -125,8 +126,8 @@ class States:
         self._held = [(key, [state[m.p] for t, m in enumerate(members) if key in layouts[t]]) for key in every]
         self._held += [(key, [state[m.p] for m in members]) for key in clocks.keys]
         self._tensors = [[own[key] for own in dicts] for key, dicts in self._held]
-        self._arrays_held = self._tensors[: len(every)]
-        self._places = [list(map(_TENSOR.data_ptr, tensors)) for tensors in self._arrays_held]
+        self._arrays_held = [tensor for tensors in self._tensors[: len(every)] for tensor in tensors]
+        self._watch = Watch(self._arrays_held, set(map(type, self._arrays_held)))
 
     def _make(
         self,
@@ -202,7 +203,8 @@ class States:
             return False
         if not all(all(map(operator.is_, own, tensors)) for own, tensors in zip(now, self._tensors, strict=True)):
             return False
-        return [list(map(_TENSOR.data_ptr, tensors)) for tensors in self._arrays_held] == self._places
+        places = self._watch.where(self._arrays_held)
+        return places is not None and places.tobytes() == self._watch.places
 
 
 def _fits(tensor: Any, layout: Layout, device: torch.device) -> bool:
