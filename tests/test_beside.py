@@ -182,7 +182,7 @@ def test_copies_are_watched_like_states():
     with pytest.raises(ValueError, match="share memory"):
         opt.step(to)
     to.setflags(write=False)
-    with pytest.raises(ValueError, match="'copy' of params"):
+    with pytest.raises(ValueError, match="copy_to"):
         opt.step(np.ones(3, F32))
     assert (p == 0).all()
 

@@ -2,12 +2,14 @@
 
 import copy
 import pickle
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import pytest
 
 import fastopt
 from fastopt import schedules
+from fastopt.rules import nonnegative
 
 from .cases import assert_same_bits
 
@@ -133,7 +135,7 @@ def test_one_group_is_the_optimizer():
         ("lr", 1e300, ValueError, "too large for float32"),
         ("eps", 1e-60, ValueError, "eps must be 0 or at least"),
         ("amsgrad", True, ValueError, "make a new optimizer"),
-        ("learning_rate", 1, TypeError, r"groups\[1\] has 'learning_rate', which no group can have: params, lr"),
+        ("learning_rate", 1, TypeError, r"groups\[1\] has 'learning_rate'; a group has params, lr"),
         ("clip_norm", 1.0, TypeError, r"groups\[1\] has 'clip_norm', which is for all groups together"),
         ("reproducible", True, TypeError, "all groups together"),
     ],
@@ -223,8 +225,8 @@ def test_patterns_select_by_name():
     [
         (named(), {"*.biass": {}}, ValueError, r"pattern '\*.biass', which no name of params matches"),
         (named(), {"*": {}, "*.bias": {}}, ValueError, r"groups\['\*.bias'\] is left with no parameter"),
-        (named(), {"*": {"lrr": 1}}, TypeError, r"groups\[0\] has 'lrr', which no group can have"),
-        (named(), {"*": {"lr": "x"}}, TypeError, r"groups\[0\].lr must be a number"),
+        (named(), {"*": {"lrr": 1}}, TypeError, r"groups\['\*'\] has 'lrr'; a group has params"),
+        (named(), {"*": {"lr": "x"}}, TypeError, r"groups\['\*'\].lr must be a number"),
         (named(), {"*": {"clip_norm": 1.0}}, TypeError, "for all groups together"),
         (named(), {"*": 1}, TypeError, r"groups\['\*'\] must be a mapping of hyperparameters, got int"),
         (named(), {1: {}}, TypeError, "must be a pattern such as"),
@@ -298,7 +300,7 @@ def test_added_parameters_begin_as_new_ones(form):
     assert_same_bits([*old, *new], alone)
     # A checkpoint knows when they began.
     saved = opt.state_dict()
-    assert saved["group/1/start"] == 1
+    assert saved["group/1//start"] == 1
     opt.step_count = 0  # as from the beginning: nothing began after it
     assert opt.groups[1]._start == 0
     opt.load_state_dict(saved)
@@ -399,7 +401,7 @@ def test_a_run_goes_on_from_a_checkpoint(way, tmp_path):
         ({"group/1/lrr": 1.0}, r"checkpoint's groups\[1\] has 'lrr'"),
         ({"group/3/lr": 1.0}, r"extra entries \['group/3/lr'\]"),
         ({"group/x": 1.0}, r"extra entries \['group/x'\]"),
-        ({"group/0/start": -1}, "group/0/start must be an integer"),
+        ({"group/0//start": -1}, "group/0//start must be an integer"),
         ({"group/0/eps": 1e-60}, "eps must be 0 or at least"),
     ],
 )
@@ -413,6 +415,161 @@ def test_a_checkpoint_that_does_not_fit_changes_nothing(change, words):
     assert repr(opt) == shown
     for key, value in opt.state_dict().items():
         np.testing.assert_array_equal(value, before[key])
+
+
+@pytest.mark.parametrize("by", ["schedule", "mapping"])
+def test_parameters_that_are_added_within_a_step(by):
+    params = {"a": np.ones(64, np.float32), "b": np.ones(64, np.float32)}
+    opt = fastopt.Adam(params)
+    opt.step({name: np.ones(64, np.float32) for name in params})
+    before = [p.copy() for p in params.values()]
+
+    def add():
+        if len(opt.groups) == 1:
+            opt.add_params({"c": np.ones(64, np.float32)})
+
+    class Grads(dict):
+        def __getitem__(self, key):
+            add()
+            return super().__getitem__(key)
+
+    grads = {name: np.ones(64, np.float32) for name in params}
+    if by == "schedule":
+        opt.lr = lambda step: add() or 0.1
+    with pytest.raises(RuntimeError, match="parameters were added within step 2"):
+        opt.step(Grads(grads) if by == "mapping" else grads)
+    assert_same_bits(params.values(), before)
+    opt.step(grads | {"c": np.ones(64, np.float32)})
+    assert opt.step_count == 2
+
+
+@pytest.mark.parametrize(("name", "value"), [("decoupled", True), ("weight_decay", 0.5)])
+def test_a_schedule_of_a_group_that_changes_the_optimizer(name, value):
+    """The scalars and the rule of every group are those after all schedules."""
+
+    def make():
+        first, second = np.ones(3), np.ones(3)
+        opt = fastopt.Adam([{"params": first}, {"params": second, "lr": lambda step: change(opt, step)}], 0.1)
+        opt.weight_decay = 0.1 if name == "decoupled" else 0.0
+        return opt, first, second
+
+    def change(opt, step):
+        if step == 2:
+            setattr(opt, name, value)
+        return 0.1
+
+    opt, first, second = make()
+    for _ in range(2):
+        opt.step([np.ones(3), np.ones(3)])
+    twin, other = np.ones(3), np.ones(3)
+    plain = fastopt.Adam([twin, other], 0.1, weight_decay=0.1 if name == "decoupled" else 0.0)
+    plain.step([np.ones(3), np.ones(3)])
+    setattr(plain, name, value)
+    plain.step([np.ones(3), np.ones(3)])
+    assert_same_bits([first, second], [twin, other])
+
+
+def test_properties_of_a_class_are_those_of_all_groups():
+    opt = Tempered([{"params": np.ones(3)}, {"params": np.ones(3), "lr": 0.2}], 0.1)
+    opt.temperature = 2.0
+    opt.step([np.ones(3), np.ones(3)])
+    np.testing.assert_allclose([p[0] for p in opt.params], [0.8, 0.6])
+    opt.add_params(np.ones(3))
+    opt.step([np.ones(3), np.ones(3), np.ones(3)])
+    np.testing.assert_allclose([p[0] for p in opt.params], [0.6, 0.2, 0.8])
+
+
+class Scalars(NamedTuple):
+    rate: float
+
+
+class Tempered(fastopt.Optimizer):
+    """Its rate is a product with a property, and a hyperparameter is called as an entry of checkpoints once was."""
+
+    start: float = nonnegative(0.0)
+    _temperature: ClassVar[float] = 1.0
+
+    @property
+    def temperature(self):
+        return self._temperature
+
+    @temperature.setter
+    def temperature(self, value):
+        self.__dict__["_temperature"] = value
+
+    @staticmethod
+    def scalars(step: object, lr, temperature, start) -> Scalars:
+        return Scalars(rate=lr * temperature + start)
+
+    @staticmethod
+    def rule(s, g, p):
+        return p - s.rate * g
+
+
+def test_a_hyperparameter_that_is_called_start():
+    opt = Tempered([{"params": np.ones(3), "start": 0.5}, {"params": np.ones(3), "start": 2.0}])
+    saved = opt.state_dict()
+    opt.groups[0].start = opt.groups[1].start = 1.0
+    opt.load_state_dict(saved)
+    assert [group.start for group in opt.groups] == [0.5, 2.0]
+    assert [group._start for group in opt.groups] == [0, 0]
+
+
+def test_a_checkpoint_of_groups_of_other_parameters():
+    def make(pattern):
+        return fastopt.AdamW(named(), groups={pattern: {"weight_decay": 0.0}})
+
+    saved = make("*.bias").state_dict()
+    make("*.bias").load_state_dict(saved)
+    with pytest.raises(ValueError, match=r"groups\[0\] must have the parameters .*weight.*, got .*bias"):
+        make("*.weight").load_state_dict(saved)
+
+
+def test_a_copy_of_what_has_a_group():
+    opt = fastopt.Adam([{"params": np.ones(3)}, {"params": np.ones(3), "lr": 0.5}])
+    for make in (copy.deepcopy, lambda thing: pickle.loads(pickle.dumps(thing))):
+        group, other = make([opt.groups[1], opt])
+        assert group._owner is other
+        group.lr = 0.25
+        assert (other.groups[1].lr, opt.groups[1].lr) == (0.25, 0.5)
+        assert make(opt.groups[1]).lr == 0.5
+
+
+def test_groups_may_come_from_a_generator():
+    opt = fastopt.Adam({"params": np.ones(3), "lr": lr} for lr in (0.1, 0.2))
+    assert [group.lr for group in opt.groups] == [0.1, 0.2]
+
+
+def test_a_list_of_groups_is_not_added():
+    opt = fastopt.Adam([{"params": np.ones(3)}, {"params": np.ones(3)}])
+    with pytest.raises(TypeError, match="those of one group"):
+        opt.add_params([{"params": np.ones(3)}, {"params": np.ones(3)}])
+    assert len(opt.groups) == 2
+
+
+def test_states_that_all_groups_call_for():
+    p, q = np.ones(3), np.ones(3)
+    opt = fastopt.SignSGD([{"params": p, "momentum": 0.9}, {"params": q, "momentum": 0.5}])
+    assert list(opt.state) == ["m"]
+    opt.step([np.ones(3), np.ones(3)])
+    with pytest.raises(ValueError, match=r"would make those of groups\[1\] \(\)"):
+        fastopt.SignSGD([{"params": np.ones(3), "momentum": 0.9}, {"params": np.ones(3)}])
+
+
+def test_setting_one_group_leaves_the_others():
+    opt = fastopt.Adam([{"params": np.ones(3), "lr": 0.1} for _ in range(5)])
+    before = opt._methods
+    opt.groups[3].lr = 0.5
+    assert [a is b for a, b in zip(opt._methods, before, strict=True)] == [True, True, True, False, True]
+
+
+def test_a_rate_that_was_a_function_stays_what_it_is():
+    def make(lr):
+        return fastopt.Adam([{"params": np.ones(3)}, {"params": np.ones(3), "lr": lr}])
+
+    opt = make(0.7)
+    opt.load_state_dict(make(lambda step: 0.1 / step).state_dict())
+    assert opt.groups[1].lr == 0.7
 
 
 SIMULATED = """

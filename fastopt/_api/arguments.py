@@ -29,7 +29,7 @@ from .hyperparameters import (
 )
 
 if TYPE_CHECKING:
-    from .groups import ParamGroup
+    from .param_group import ParamGroup
 
 S = TypeVar("S")
 P = TypeVar("P", bound=AnyArray)

@@ -30,13 +30,17 @@ def dump(optimizer: Optimizer) -> dict[str, Any]:
     if any(gpu.device_of(a) is not None for a in optimizer._arrays):
         raise TypeError(f"{type(optimizer).__name__} of arrays on a GPU cannot be copied or pickled: use state_dict()")
     made = {"_constants", "_groups", "_launches", "_methods", "_plain", "_plan", "_rule", "_specs", "_kernel_key"}
-    made.add("_arrays")  # what is seen of what was given
-    return {name: value for name, value in optimizer.__dict__.items() if name not in made}
+    made |= {"_arrays", "_param_groups", "_shared"}  # what is seen of what was given, and what refers to all of this
+    kept = {name: value for name, value in optimizer.__dict__.items() if name not in made}
+    return kept | {"groups": [(group._own, group._start) for group in optimizer._param_groups]}
 
 
 def revive(optimizer: Optimizer, state: dict[str, Any]) -> None:
     """Make an optimizer of what :func:`dump` returned."""
-    optimizer.__dict__.update({**optimizer.hyperparameters, **state})  # an older one may lack a hyperparameter
+    older = {"_group_of": [0] * len(state["_structure"].keys), **optimizer.hyperparameters}  # which it may lack
+    groups = state.pop("groups", [({}, 0)])
+    optimizer.__dict__.update(older | state)
+    saved_groups.remake(optimizer, groups)
     if "_given" not in state:  # an older one
         optimizer.__dict__["_given"] = state["_arrays"]
     optimizer.__dict__["_arrays"] = [as_array(given) for given in optimizer._given]

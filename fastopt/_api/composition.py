@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import functools
+import itertools
 import operator
 from collections import namedtuple
 from collections.abc import Callable
@@ -202,3 +203,15 @@ def _extended(composed: Any, count: int, averaged: bool, copied: bool, place: in
 
     mean = named_part(average)
     return named_by_contents(with_copy if not averaged else with_both if copied else with_average)
+
+
+@functools.cache
+def compose_for(
+    cls: Any, around: Around, flags: tuple[bool, ...], has: tuple[bool, ...]
+) -> tuple[Rule, tuple[str, ...]]:
+    """Return the rule of a class for these constants, and the states that it has then."""
+    there = dict(zip(cls._has, has, strict=True))
+    active = tuple(there.get(f"has_{name}", True) for name in cls._declared)
+    named = (*zip(cls._flags, flags, strict=True), *there.items())
+    rule = compose(cls.rule, cls._scalars, named, active, around)
+    return rule, tuple(itertools.compress(cls._declared, active))

@@ -111,7 +111,8 @@ def _betas(name: str, value: Any) -> tuple[float, float]:
         first, second = value
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a pair of numbers in [0, 1), got {value!r}") from None
-    return _decay(f"{name}[0]", first), _decay(f"{name}[1]", second)
+    checked = _decay(f"{name}[0]", first), _decay(f"{name}[1]", second)
+    return value if type(value) is tuple and checked == value else checked
 
 
 def check_flag(name: str, value: Any) -> bool:

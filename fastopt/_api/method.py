@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -18,23 +17,11 @@ from .._kernels.compiler import EXACT, Spec
 from .._kernels.parts import named_part, part
 from . import hyperparameters as _hyper
 from .arguments import AROUND, SHARED, Arguments
-from .composition import Around, Rule, compose, decay_scalar, without_names
+from .composition import Around, Rule, compose_for, decay_scalar, without_names
 from .declaration import State, check_class, check_field, depends_on_step, find_states, initial_value, scalars_type
 
 #: The largest float64 that each dtype rounds to 0: half of its least number.
 _ROUNDED_TO_ZERO = {"f": 2.0**-150, "d": 0.0}
-
-
-@functools.cache
-def _composed(
-    cls: type[Method], around: Around, flags: tuple[bool, ...], has: tuple[bool, ...]
-) -> tuple[Rule, tuple[str, ...]]:
-    """Return the rule of a class for these constants, and the states that it has then."""
-    there = dict(zip(cls._has, has, strict=True))
-    active = tuple(there.get(f"has_{name}", True) for name in cls._declared)
-    named = (*zip(cls._flags, flags, strict=True), *there.items())
-    rule = compose(cls.rule, cls._scalars, named, active, around)
-    return rule, tuple(itertools.compress(cls._declared, active))
 
 
 class Method(Arguments):
@@ -80,8 +67,11 @@ class Method(Arguments):
     _of_class: ClassVar[bool]
     _mean: ClassVar[tuple[float, ...]]
     _copied: ClassVar[bool] = False  #: Whether a step makes copies of the parameters.
+    # Whether it is that of some parameters among others, whose kernel it shares whether they decay or not; then, what
+    # they have for themselves, and the optimizer.
     _of_group: ClassVar[bool] = False
-    """Whether it is that of some parameters among others, whose kernel it shares whether they decay or not."""
+    _own: ClassVar[dict[str, Any] | None] = None
+    _whole: ClassVar[Any] = None
     _rule: ClassVar[Rule]
     _specs: ClassVar[dict[tuple[str, ...], Spec]]
     timed: ClassVar[bool] = False  #: Whether :attr:`scalars` depends on the number of the step.
@@ -177,7 +167,7 @@ class Method(Arguments):
         has = [bool(getattr(self, when)) for when in self._whens]
         constants = (cls, around, of_all, now["reproducible"], *flags, *has)
         if constants != now.get("_constants"):  # most changes are of numbers alone
-            rule, active = _composed(cls, Around(*around), tuple(flags), tuple(has))  # type: ignore[arg-type]  # has a hash
+            rule, active = compose_for(cls, Around(*around), tuple(flags), tuple(has))  # type: ignore[arg-type]  # has a hash
             now["_decays"], now["_leading"], now["_of_all"] = bool(decay), Around(*around).scalars, of_all
             now["_of_class"] = of_all or averaged
             now["_constants"], now["_rule"] = constants, rule
@@ -188,6 +178,9 @@ class Method(Arguments):
         now["_first"] = first if now["clip_value"] is None else (*first, now["clip_value"])
         now["_mean"] = (now["ema"], 1.0 - now["ema"]) if averaged else ()
         now["_numbers"] = tuple([getattr(self, name) for name in self._arguments])
+        if self._setters and self._whole is not None:  # properties, which groups have in common
+            each = ((self._whole if name in self._setters else self, name) for name in self._arguments)
+            now["_numbers"] = tuple([getattr(source, name) for source, name in each])
         now["_fixed"] = None  # the scalars of every step, where all steps have the same
         now["_quick"] = cls.timed and type(now["lr"]) is float and not now["_leading"]
 

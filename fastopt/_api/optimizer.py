@@ -13,17 +13,17 @@ from .._arrays.structure import Grads, Params
 from .._arrays.tensors import as_array
 from .._storage import formats
 from . import checkpoint
+from .adding import Growing
 from .arguments import SETTINGS, Selections
 from .beside import COPY, check_copies
 from .files import InFiles
-from .groups import Grouped
 from .hyperparameters import Schedule, Value, check_flag
 from .selection import arrange
 
 _DEFAULT: Any = object()
 
 
-class Optimizer(Grouped, InFiles):
+class Optimizer(Growing, InFiles):
     """What every optimizer has; make one of its subclasses, such as :class:`fastopt.Adam`.
 
     Parameters
@@ -32,7 +32,7 @@ class Optimizer(Grouped, InFiles):
         What is updated in place: float64, float32, float16 or bfloat16 (or its bits as uint16) in native byte order, of
         any shape, contiguous in C or Fortran order, writable, no two sharing memory. Arithmetic is in float64 for
         float64, in float32 for all others. Or a sequence of groups, ``{"params": ..., "lr": ...}``, which have
-        hyperparameters for themselves; gradients then come as a sequence with an entry for each group.
+        hyperparameters for themselves; gradients come as a sequence with an entry for each. One alone is the optimizer.
     groups : mapping, optional
         Groups of `params` that are a mapping: by a pattern as of file names (``"*.bias"``), or a tuple of patterns, the
         hyperparameters of all whose names match. The first pattern that matches counts; what none does is a group too.
@@ -60,8 +60,9 @@ class Optimizer(Grouped, InFiles):
         The decay factor of an average of the parameters, in [0, 1), which is kept as the state "average" and begins
         with them. In the dtype of the arithmetic unless `state_dtype` names it. Fixed is whether there is one.
     copy_to : as params, optional
-        Arrays that each step writes the new parameters to, rounded to nearest from the dtype of the arithmetic: of the
-        shapes, memory orders and places of `params`, in bfloat16, float16 or float32 (float64 or float32 of float64).
+        Arrays that each step, and nothing else, writes the new parameters to, rounded to nearest from the dtype of the
+        arithmetic: of the shapes, memory orders and places of `params`, in bfloat16, float16 or float32 (float64 or
+        float32 of float64). In another collection that was given they may not be replaced unseen.
     zero_grads : bool, default False
         Whether a step leaves 0 in the place of the gradients, which must be writable then; a skipped one does too.
     nonfinite : {"propagate", "skip", "raise"}, default "propagate"
@@ -126,7 +127,7 @@ class Optimizer(Grouped, InFiles):
     ) -> None:
         if not hasattr(type(self), "rule"):
             raise TypeError(f"{type(self).__name__} has no rule: make one of its subclasses, such as fastopt.Adam")
-        structure, given, self._params, own, group_of = arrange(params, groups)
+        structure, given, self._params, own, group_of, names = arrange(params, groups)
         arrays = [as_array(gpu.as_view(structure.label("params", t), a)) for t, a in enumerate(given)]
         named = [(structure.label("params", t), a) for t, a in enumerate(arrays)]
         for name, array in named:
@@ -134,13 +135,13 @@ class Optimizer(Grouped, InFiles):
             if capturable and gpu.device_of(array) is None:
                 raise TypeError(f"capturable=True needs all arrays on GPUs; {name} is on the CPU")
         check_disjoint(named)
-        self._copy_to, self._zero_grads = copy_to, check_flag("zero_grads", zero_grads)
-        self.__dict__.update(_capturable=bool(capturable), _copied=copy_to is not None)
+        zeroed, copied = check_flag("zero_grads", zero_grads), copy_to is not None
+        self.__dict__.update(_copy_to=copy_to, _copied=copied, _zero_grads=zeroed, _capturable=bool(capturable))
         self._steps, self._structure, self._given, self._arrays = 0, structure, given, arrays
         rate = {} if lr is _DEFAULT else {"lr": lr}
         self._set_hyperparameters({**self.hyperparameters, **hyperparameters, **rate})
-        self._set_groups(own, group_of, "params" if groups is None else "groups")
-        self._state_names = self.active_states()
+        self._set_groups(own, group_of, names)
+        self._state_names = self._updates()[0].active_states()
         self._seed = check_integer("seed", seed, 0)
         self._state_dtype, self._rounding, self._master = state_dtype, rounding, master
         self._make_states(check_copies(structure, arrays, copy_to))
@@ -212,11 +213,13 @@ class Optimizer(Grouped, InFiles):
             If the stream is being captured into a graph and the step cannot be, or a step is taken within the step.
         """
         # First what runs the caller's code, which may do anything: a mapping of gradients, a schedule.
-        given = None if grads is None else self._structure.unpack("grads", grads)
-        step = self._steps + 1
+        structure = self._structure
+        given, step = None if grads is None else structure.unpack("grads", grads), self._steps + 1
         rows = self._rows(step) if self._methods else (self.values(step),)
         plan = self._plan
         try:
+            if self._structure is not structure:
+                raise RuntimeError(f"parameters were added within step {step}, by lr({step}) or what holds the arrays")
             plan.gather(given)
             if self._steps != step - 1:
                 raise RuntimeError(f"step {step} was taken within itself, by lr({step}) or by what holds the arrays")
@@ -259,7 +262,7 @@ class Optimizer(Grouped, InFiles):
         -------
         dict
             ``optimizer``, ``step``, ``seed``, ``rounding``, ``master`` if there is one, every hyperparameter by name,
-            and all arrays of :attr:`state`: ``m`` for a single array, ``m/0`` or ``m/name`` for others.
+            those of groups as ``group/0/lr``, and all arrays of :attr:`state`: ``m``, or ``m/0``, ``m/name``.
         """
         return checkpoint.save(self)
 
@@ -289,7 +292,7 @@ class Optimizer(Grouped, InFiles):
         checkpoint.revive(self, state)
 
     def __repr__(self) -> str:
-        dtypes, count = " and ".join(group.own[0] for group in self._groups), len(self._arrays)
+        dtypes, count = " and ".join(dict.fromkeys(group.own[0] for group in self._groups)), len(self._arrays)
         arrays = f"{count} array{'s' if count != 1 else ''}, {sum(a.size for a in self._arrays):_} elements"
         hyper = [f"{name}={value!r}" for name, value in self.describe()]
         if len(self._param_groups) > 1:

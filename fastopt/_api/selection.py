@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
 from .._arrays.structure import Structure, flatten, join
 
+Arranged = tuple[Structure, list[Any], Any, list[dict[str, Any]], list[int], list[str]]
 
-def arrange(params: Any, groups: Any) -> tuple[Structure, list[Any], Any, list[dict[str, Any]], list[int]]:
+
+def arrange(params: Any, groups: Any) -> Arranged:
     """Return how parameters are arranged, and which groups there are.
 
     Parameters
@@ -30,12 +32,16 @@ def arrange(params: Any, groups: Any) -> tuple[Structure, list[Any], Any, list[d
         For each group, its own hyperparameters.
     group_of : list of int
         For each parameter, the group that it is in.
+    names : list of str
+        What errors call the groups.
 
     Raises
     ------
     TypeError, ValueError
         Naming what is wrong with either.
     """
+    if isinstance(params, Iterator):
+        params = list(params)
     if (
         isinstance(params, Sequence)
         and not isinstance(params, str | bytes)
@@ -43,7 +49,8 @@ def arrange(params: Any, groups: Any) -> tuple[Structure, list[Any], Any, list[d
     ):
         if groups is not None:
             raise TypeError("groups selects from a mapping of parameters, and params is a list of groups already")
-        parts, collections, every, own, group_of = [], [], [], [], []
+        parts, collections, every = [], [], []
+        own, group_of = list[dict[str, Any]](), list[int]()
         for i, group in enumerate(params):
             if not isinstance(group, Mapping) or "params" not in group:
                 raise TypeError(
@@ -56,17 +63,19 @@ def arrange(params: Any, groups: Any) -> tuple[Structure, list[Any], Any, list[d
             own.append({name: value for name, value in group.items() if name != "params"})
             every += arrays
             group_of += [i] * len(arrays)
-        return join(parts), every, collections, own, group_of
+        return join(parts), every, collections, own, group_of, [f"params[{i}]" for i in range(len(own))]
     structure, arrays = flatten("params", params)
     collection = _lasting(structure, params, arrays)
     if groups is None:
-        return structure, arrays, collection, [{}], [0] * len(arrays)
+        return structure, arrays, collection, [{}], [0] * len(arrays), ["params"]
     if structure.kind != "mapping":
         raise TypeError(
             "groups selects by name, from params that are a mapping; for others write params=[{'params': ..., 'lr': "
             "...}, ...]"
         )
-    return structure, arrays, collection, *_selected(structure, groups)
+    own, group_of = _selected(structure, groups)
+    names = [*(f"groups[{patterns!r}]" for patterns in groups), "groups"][: len(own)]
+    return structure, arrays, collection, own, group_of, names
 
 
 def _lasting(structure: Structure, given: Any, arrays: list[Any]) -> Any:

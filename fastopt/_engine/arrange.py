@@ -143,6 +143,8 @@ class Plan:
         self.gather, self.release = arrays.gather, arrays.release
         self._on_devices = [group for group in groups if isinstance(group, DeviceGroup)]
         self._on_cpu = [group for group in groups if not isinstance(group, DeviceGroup)]
+        if len(groups) == 1:  # a call less: 0.1 µs of 5
+            self.prepare = groups[0].prepare  # type: ignore[method-assign]
 
     def prepare(self, updates: Sequence[Update], rows: Sequence[tuple[float, ...]], stream: Any) -> None:
         """Prepare a step, on a stream where arrays are on a GPU.

@@ -21,7 +21,8 @@ def named_arrays(
     for name, row in states.items():
         for t, state in enumerate(row):
             if state is not None:
-                yield f"the state {name!r} of {structure.label('params', t)}", state
+                like = structure.label("params", t)
+                yield structure.label("copy_to", t) if name == "copy" else f"the state {name!r} of {like}", state
 
 
 def spans(arrays: Sequence[Any]) -> Array:

@@ -119,13 +119,9 @@ class Gather:
             return
         self.grads = []  # whatever was read before, and is not bound, is let go, even if this is refused
         grads: list[Any] = []
-        known = True
         for group in self._groups:
-            start = len(grads)
             grads += group.select(given)
-            dtype = getattr(grads[start], "dtype", None)
-            if dtype is not group.grad_dtype:
-                known &= isinstance(dtype, np.dtype) and self._use_dtype(group, start, dtype)
+        known = self._use_dtypes(grads)
         gather = compiler.gather() if known else None
         if gather is None or not self._check_compiled(gather, grads):
             if self._zeroed:

@@ -111,6 +111,7 @@ class Group:
         self.items, self.chunks = chunks_of([p.size for p in self.params])
         self.spec: Spec | None = None
         self.rows = sorted(set(self.param_groups))
+        self._first = self.rows[0]
         self.groups = np.array([self.rows.index(g) for g in self.param_groups], np.int64)
         self.group_count = len(self.rows)
         self.values = ScalarTable(self.group_count, 0, np.dtype(np.float64))
@@ -139,9 +140,9 @@ class Group:
         """
         if stream is not None:
             raise TypeError(f"{self.label('params', 0)} is on the CPU, where a step takes no stream; got {stream!r}")
-        first = self.rows[0]
-        update = updates[first]
-        spec = update._specs.get(self.codecs) or update.spec(self.codecs, len(rows[first]))
+        first = self._first
+        update, values = updates[first], rows[first]
+        spec = update._specs.get(self.codecs) or update.spec(self.codecs, len(values))
         if spec is not self.spec:
             kernels = threads.Kernels(functools.partial(compiler.sweep, spec), self.elements)
             kernels.prepare()
@@ -149,12 +150,15 @@ class Group:
             self.values = ScalarTable(self.group_count, spec.scalars, spec.compute)
         elif self.kernels.large:  # how many threads may have changed
             self.kernels.prepare()
-        self.pack(rows)
+        if self.group_count == 1:
+            self.values.pack(values)
+        else:
+            self.pack(rows)
 
     def pack(self, rows: Sequence[tuple[float, ...]]) -> None:
         """Take the scalars of a step, of those of all groups of parameters."""
         if self.group_count == 1:
-            self.values.pack(rows[self.rows[0]])
+            self.values.pack(rows[self._first])
         else:
             self.values.pack_rows([rows[g] for g in self.rows])
 

@@ -10,6 +10,8 @@ import numpy as np
 from .._api import checkpoint
 from .._api.functional import as_function
 from .._api.optimizer import Optimizer
+from .._kernels.compiler import EXACT
+from .._kernels.parts import part
 from ..rules import betas, decay, epsilon, flag, power, rate, state
 
 __all__ = ["ScheduleFreeAdamW", "ScheduleFreeSGD", "schedulefreeadamw", "schedulefreesgd"]
@@ -25,6 +27,19 @@ def _average(optimizer: Optimizer, beta_of: Callable[[Any], float]) -> Any:
     )
     factors = [(1.0 - beta) / beta for beta in betas_of_groups]
     return optimizer._structure.pack([y - y.dtype.type(factors[group]) * d for y, d, group in each])
+
+
+def _moves(step: Any, lr: Any, beta: Any, weight_decay: Any, decoupled: Any) -> tuple[float, float, float, float]:
+    """Return how far the gradient moves y and z - y, how near y comes to z, and what it keeps of the decay."""
+    near = 1.0 / step
+    far = beta * (1.0 - near)
+    left = 1.0 - lr * weight_decay
+    # Where nothing is left of p, nothing says what was taken from it.
+    taken = lr * weight_decay / left if decoupled and left != 0.0 else 0.0
+    return lr * (1.0 - far), lr * far, near, far * taken
+
+
+part(_moves, **EXACT)
 
 
 class Scalars(NamedTuple):
@@ -53,7 +68,8 @@ class ScheduleFreeSGD(Optimizer):
     weight_decay : float, default 0.0
         Decay factor, >= 0: ``weight_decay * p`` is added to what z is moved by.
     decoupled : bool, default False
-        Of no consequence but for roundings: what is added to the gradient is divided by nothing.
+        Of no consequence but for roundings: what is added to the gradient is divided by nothing. But if
+        ``lr * weight_decay`` is 1, nothing is left of `p` to tell what the average should keep: not for that.
     maximize : bool, default False
         Ascend instead.
     grad_scale, clip_value, clip_norm, nonfinite, ema
@@ -121,12 +137,8 @@ class ScheduleFreeSGD(Optimizer):
 
     @staticmethod
     def scalars(step: int, lr, beta, weight_decay, decoupled) -> Scalars:
-        near = 1.0 / step
-        far = beta * (1.0 - near)
-        left = 1.0 - lr * weight_decay
-        # Where nothing is left of p, nothing says what was taken from it.
-        taken = lr * weight_decay / left if decoupled and left != 0.0 else 0.0
-        return Scalars(step_p=lr * (1.0 - far), step_d=lr * far, near=near, keep=1.0 - near, pull=far * taken)
+        step_p, step_d, near, pull = _moves(step, lr, beta, weight_decay, decoupled)
+        return Scalars(step_p=step_p, step_d=step_d, near=near, keep=1.0 - near, pull=pull)
 
     @staticmethod
     def rule(s, g, p, d):
@@ -252,23 +264,10 @@ class ScheduleFreeAdamW(Optimizer):
     @staticmethod
     def scalars(step: int, lr, betas, eps, eps_root, weight_decay, decoupled) -> AdamWScalars:
         beta, b2 = betas
-        near = 1.0 / step
-        far = beta * (1.0 - near)
-        left = 1.0 - lr * weight_decay
-        # Where nothing is left of p, nothing says what was taken from it.
-        taken = lr * weight_decay / left if decoupled and left != 0.0 else 0.0
-        return AdamWScalars(
-            step_p=lr * (1.0 - far),
-            step_d=lr * far,
-            near=near,
-            keep=1.0 - near,
-            pull=far * taken,
-            b2=b2,
-            gain2=1.0 - b2,
-            correction2=1.0 / (1.0 - power(b2, step)),
-            eps_root=eps_root,
-            eps=eps,
-        )
+        step_p, step_d, near, pull = _moves(step, lr, beta, weight_decay, decoupled)
+        correction2 = 1.0 / (1.0 - power(b2, step))
+        own = (b2, 1.0 - b2, correction2, eps_root, eps)
+        return AdamWScalars(step_p, step_d, near, 1.0 - near, pull, *own)
 
     @staticmethod
     def rule(s, g, p, d, v):
