@@ -23,7 +23,15 @@ Progress = Callable[[int, int], object]
 
 
 class InFiles:
-    """An optimizer that is saved to files."""
+    """An optimizer that is copied, pickled, and saved to files."""
+
+    def __getstate__(self: Any) -> dict[str, Any]:
+        """Return what a copy or a pickle needs; addresses and compiled rules are made anew from it."""
+        return checkpoint.dump(self)
+
+    def __setstate__(self: Any, state: dict[str, Any]) -> None:
+        """Take what :meth:`__getstate__` returned, with arrays that may be read-only or in a file now."""
+        checkpoint.revive(self, state)
 
     def save(self, path: str | os.PathLike[str], *, params: bool = False, progress: Progress | None = None) -> None:
         """Write a checkpoint to a file in the safetensors format, from which :meth:`load` goes on.

@@ -137,6 +137,7 @@ class Optimizer(Growing, InFiles):
         check_disjoint(named)
         zeroed, copied = check_flag("zero_grads", zero_grads), copy_to is not None
         self.__dict__.update(_copy_to=copy_to, _copied=copied, _zero_grads=zeroed, _capturable=bool(capturable))
+        self.__dict__["_methods"] = ()  # in each step it is found there sooner than in the class
         self._steps, self._structure, self._given, self._arrays = 0, structure, given, arrays
         rate = {} if lr is _DEFAULT else {"lr": lr}
         self._set_hyperparameters({**self.hyperparameters, **hyperparameters, **rate})
@@ -215,7 +216,10 @@ class Optimizer(Growing, InFiles):
         # First what runs the caller's code, which may do anything: a mapping of gradients, a schedule.
         structure = self._structure
         given, step = None if grads is None else structure.unpack("grads", grads), self._steps + 1
-        rows = self._rows(step) if self._methods else (self.values(step),)
+        if self._methods:
+            rows, updates = self._rows(step), self._methods
+        else:
+            rows, updates = (self.values(step),), (self,)
         plan = self._plan
         try:
             if self._structure is not structure:
@@ -223,7 +227,7 @@ class Optimizer(Growing, InFiles):
             plan.gather(given)
             if self._steps != step - 1:
                 raise RuntimeError(f"step {step} was taken within itself, by lr({step}) or by what holds the arrays")
-            plan.prepare(self._methods or (self,), rows, stream)
+            plan.prepare(updates, rows, stream)
             counted = (setitem, self.__dict__, "_steps", step)
             if not self._of_all:
                 plan.run(step, counted)
@@ -282,14 +286,6 @@ class Optimizer(Growing, InFiles):
             If it is of another optimizer, or an entry is missing or not acceptable; nothing has been changed then.
         """
         checkpoint.restore(self, saved)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return what a copy or a pickle needs; addresses and compiled rules are made anew from it."""
-        return checkpoint.dump(self)
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take what :meth:`__getstate__` returned, with arrays that may be read-only or in a file now."""
-        checkpoint.revive(self, state)
 
     def __repr__(self) -> str:
         dtypes, count = " and ".join(dict.fromkeys(group.own[0] for group in self._groups)), len(self._arrays)

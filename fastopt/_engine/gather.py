@@ -119,9 +119,13 @@ class Gather:
             return
         self.grads = []  # whatever was read before, and is not bound, is let go, even if this is refused
         grads: list[Any] = []
+        known = True
         for group in self._groups:
+            start = len(grads)
             grads += group.select(given)
-        known = self._use_dtypes(grads)
+            known &= getattr(grads[start], "dtype", None) is group.grad_dtype
+        if not known:
+            known = self._use_dtypes(grads)
         gather = compiler.gather() if known else None
         if gather is None or not self._check_compiled(gather, grads):
             if self._zeroed:
