@@ -151,3 +151,12 @@ def test_nothing_imports_pytorch(run_script):
         print("torch" in sys.modules)
     """
     assert run_script(script) == "False"
+
+
+def test_autograd_notes_a_step():
+    """As of every change in place: a gradient of what was there before the step would be wrong."""
+    w, x = (torch.nn.Parameter(torch.ones(3)) for _ in range(2))
+    loss = (w * x).sum()
+    fastopt.GD([w], lr=1.0).step([torch.ones(3)])
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()

@@ -1,6 +1,7 @@
 """The optimizers of fastopt.torch beside PyTorch's own: the same trajectories, interface, errors and checkpoints."""
 
 import copy
+import functools
 import inspect
 import io
 import pickle
@@ -561,3 +562,109 @@ def test_steps_in_a_thread():
     thread.join()
     assert opt.state[params[0]]["step"] == 1
     assert np.isfinite(params[0].detach().numpy()).all()
+
+
+def test_a_schedule_that_ends_a_rounding_below_zero():
+    """As LinearLR does, and PyTorch's optimizers go on."""
+    p, q = (torch.ones(1, requires_grad=True) for _ in range(2))
+    for opt, tensor in ((fastopt.torch.SGD([p], lr=0.1), p), (torch.optim.SGD([q], lr=0.1), q)):
+        schedule = torch.optim.lr_scheduler.LinearLR(opt, 0.3, 0.0, 3)
+        for _ in range(5):
+            tensor.grad = torch.ones(1)
+            opt.step()
+            schedule.step()
+        assert opt.param_groups[0]["lr"] < 0
+    assert torch.allclose(p, q)
+    with pytest.raises(ValueError, match=r"learning rate: -0\.1"):
+        fastopt.torch.SGD([p], lr=-0.1)
+
+
+@pytest.mark.parametrize("columns", [(slice(0, 2), slice(1, 3)), (slice(None), slice(0, 2))], ids=str)
+def test_parameters_that_share_elements(columns):
+    base = torch.zeros(3, 4)
+    params = [base[:, c].requires_grad_() for c in columns]
+    opt = fastopt.torch.SGD(params, lr=1.0)
+    for p in params:
+        p.grad = torch.ones_like(p)
+    with pytest.raises(ValueError, match=r"params\[0\]\['params'\]\[0\] and .*\[1\] share memory"):
+        opt.step()
+    assert (base == 0).all()
+
+
+def test_parameters_that_lie_between_each_other():
+    base = torch.zeros(3, 4)
+    params = [base[:, k::2].requires_grad_() for k in range(2)]
+    opt = fastopt.torch.SGD(params, lr=1.0)
+    for p in params:
+        p.grad = torch.ones_like(p)
+    opt.step()
+    assert (base == -1).all()
+
+
+@pytest.mark.ci
+@pytest.mark.filterwarnings("ignore")  # of torch.compile about itself
+def test_within_what_is_compiled():
+    p = torch.ones(3, requires_grad=True)
+    opt = fastopt.torch.Adam([p], lr=0.1)
+
+    @functools.partial(torch.compile, backend="eager")
+    def train():
+        (p * p).sum().backward()
+        opt.step()
+        opt.zero_grad()
+
+    for _ in range(3):
+        train()
+    twin = torch.ones(3, requires_grad=True)
+    other = torch.optim.Adam([twin], lr=0.1)
+    for _ in range(3):
+        (twin * twin).sum().backward()
+        other.step()
+        other.zero_grad()
+    assert torch.allclose(p, twin)
+
+
+def test_a_constructor_of_the_users_own():
+    class Own(fastopt.torch.AdamW):
+        def __init__(self, params, warmup=10, **keywords):
+            super().__init__(params, **keywords)
+            self.warmup = warmup
+
+    class Other(Own):
+        pass
+
+    class Plain(fastopt.torch.AdamW):
+        pass
+
+    for cls in (Own, Other):
+        assert list(inspect.signature(cls).parameters) == ["params", "warmup", "keywords"]
+        assert cls([torch.ones(3, requires_grad=True)], warmup=3, lr=0.1).warmup == 3
+    assert inspect.signature(Plain) == inspect.signature(fastopt.torch.AdamW)
+
+
+def test_a_gradient_that_is_zeros_without_memory():
+    p = torch.ones(3, requires_grad=True)
+    p.grad = torch._efficientzerotensor((3,))
+    fastopt.torch.SGD([p], lr=1.0).step()
+    assert (p == 1).all()
+
+
+def test_a_state_dtype_of_pytorch():
+    p = torch.ones(3, requires_grad=True)
+    p.grad = torch.ones(3)
+    opt = fastopt.torch.Adam([p], state_dtype=torch.bfloat16)
+    opt.step()
+    assert opt.state[p]["exp_avg"].dtype is torch.bfloat16
+
+
+def test_what_moved_is_let_go():
+    p, q = (torch.ones(1000, requires_grad=True) for _ in range(2))
+    opt = fastopt.torch.Adam([p, q])
+    for grads in ((True, True), (True, False)):
+        for tensor, has in zip((p, q), grads, strict=True):
+            tensor.grad = torch.ones(1000) if has else None
+        opt.step()
+    assert len(opt._sessions) == 2
+    p.data = torch.ones(1000)
+    opt.step()
+    assert len(opt._sessions) == 1

@@ -228,11 +228,11 @@ class Optimizer(Growing, InFiles):
             if self._steps != step - 1:
                 raise RuntimeError(f"step {step} was taken within itself, by lr({step}) or by what holds the arrays")
             plan.prepare(updates, rows, stream)
-            counted = (setitem, self.__dict__, "_steps", step)
+            counted, noted = (setitem, self.__dict__, "_steps", step), plan.noted
             if not self._of_all:
-                plan.run(step, counted)
+                plan.run(step, counted, *noted)
             elif (norm := self._limit(rows, stream)) is not None:
-                plan.run(step, counted, (setitem, self.__dict__, "_grad_norm", norm))
+                plan.run(step, counted, (setitem, self.__dict__, "_grad_norm", norm), *noted)
             elif self._zero_grads:
                 plan.zero_grads()
         finally:

@@ -23,6 +23,10 @@ _DESCRIBE = 5 * 8
 DEVICE, FORMAT, _SHAPE, _STRIDES, _OFFSET, SIZE = 8, 16, 24, 32, 40, 48
 
 
+#: Made once: ctypes makes a class of it.
+_PROTOTYPE = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.c_void_p)
+
+
 def function_of(kind: Any) -> int:
     """Return the address of the function that describes a tensor of a type, or 0 if there is none."""
     capsule = getattr(kind, "__dlpack_c_exchange_api__", None)
@@ -85,7 +89,7 @@ def where(function, given, kinds, expected, dims, out, found):
 def description(function: int, tensor: Any) -> tuple[int, int, list[int]] | None:
     """Return the device, the number of dimensions with the dtype, and shape and strides of a tensor; None without."""
     out = (ctypes.c_int64 * (SIZE // 8))()
-    call = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.c_void_p)(function)
+    call = _PROTOTYPE(function)
     try:
         call(tensor, ctypes.addressof(out))
     except (RuntimeError, ValueError, TypeError, NotImplementedError, BufferError):  # as the library has it

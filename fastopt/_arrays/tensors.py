@@ -24,6 +24,8 @@ def obstacle(tensor: Any) -> str:
         return f'is on the device "{tensor.device}": pass one on a CPU or on a GPU of NVIDIA'
     if type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
         return "is of a class that has no memory of its own: pass the plain tensors that it consists of"
+    if tensor._is_zerotensor():
+        return "has no memory, as all that it has are zeros: pass .clone() of it"
     if tensor.is_conj() or tensor.is_neg():
         return "is a view that negates when it is read: pass .resolve_neg().resolve_conj() of it"
     return ""
@@ -39,6 +41,12 @@ def as_array(given: Any) -> Any:
     torch = sys.modules["torch"]
     plain = given.detach()
     return (plain.view(torch.uint16) if plain.dtype is torch.bfloat16 else plain).numpy()
+
+
+def note_change(tensors: list[Any]) -> None:
+    """Have autograd know that tensors were changed, as of every change in place."""
+    if tensors:
+        sys.modules["torch"].autograd.graph.increment_version(tensors)
 
 
 def check_in_place(name: str, tensor: Any, array: Any) -> None:

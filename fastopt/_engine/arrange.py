@@ -10,6 +10,7 @@ import numpy as np
 
 from .._arrays import gpu
 from .._arrays.structure import Structure
+from .._arrays.tensors import note_change
 from .._kernels.cache import warn_if_useless
 from .._storage.evaluator import constant
 from .._storage.formats import param_codec, rows_of, state_codec
@@ -143,6 +144,8 @@ class Plan:
         self.gather, self.release = arrays.gather, arrays.release
         self._on_devices = [group for group in groups if isinstance(group, DeviceGroup)]
         self._on_cpu = [group for group in groups if not isinstance(group, DeviceGroup)]
+        #: What is called after a launch: tensors that changed have that noted.
+        self.noted = ((note_change, arrays.tensors),) if arrays.tensors else ()
         if len(groups) == 1:  # a call less: 0.1 µs of 5
             self.prepare = groups[0].prepare  # type: ignore[method-assign]
 

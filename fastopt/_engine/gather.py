@@ -75,6 +75,8 @@ class Gather:
         self._collection, self._relist = params, _reader(structure, params)
         self._given = list(given)
         tensors = [t for t in self._tensors if is_tensor(given[t])]
+        #: The parameters that are tensors in the host's memory.
+        self.tensors = [given[t] for t in tensors]
         if tensors:
             self._relist = functools.partial(self._relist_tensors, self._relist, tensors, arrays)
         self._all_written = functools.partial(named_arrays, structure, arrays, states)

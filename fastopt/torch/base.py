@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -24,6 +24,13 @@ from .states import Member, Storage
 _REMEMBERED = 8
 
 
+def _named(state_dtype: Any) -> Any:
+    """Return a dtype of PyTorch's, or a mapping of such, as their names."""
+    if isinstance(state_dtype, Mapping):
+        return {name: _named(own) for name, own in state_dtype.items()}
+    return str(state_dtype).removeprefix("torch.") if isinstance(state_dtype, torch.dtype) else state_dtype
+
+
 class Fused(torch.optim.Optimizer):
     """An optimizer of PyTorch whose step is one pass of fastopt's over all parameters.
 
@@ -34,6 +41,11 @@ class Fused(torch.optim.Optimizer):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        made = next(base for base in cls.__mro__ if "__init__" in vars(base))
+        if made is not Fused:  # a class of the user's, with a constructor of its own
+            _, *own = inspect.signature(vars(made)["__init__"]).parameters.values()
+            cls.__signature__ = inspect.Signature(own)  # type: ignore[attr-defined]
+            return
         _, *theirs = inspect.signature(super().__init__).parameters.values()  # those of PyTorch's class
         own = [p for p in inspect.signature(Fused.__init__).parameters.values() if p.kind is p.KEYWORD_ONLY]
         cls.__signature__ = inspect.Signature([*theirs, *own])  # type: ignore[attr-defined]
@@ -50,6 +62,7 @@ class Fused(torch.optim.Optimizer):
         nonfinite: str = "propagate",
         **keywords: Any,
     ) -> None:
+        state_dtype = _named(state_dtype)
         formats.by_state(state_dtype, [*self._formula.keys.values()], type(self).__name__)
         self._storage = Storage(state_dtype, rounding, master, check_integer("seed", seed, 0))
         self._limits: dict[str, Any] = {"clip_norm": clip_norm, "nonfinite": nonfinite}
@@ -105,8 +118,16 @@ class Fused(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         with torch.no_grad():
-            self._update()
+            if torch.compiler.is_compiling():
+                self._update_apart()
+            else:
+                self._update()
         return loss
+
+    @torch._disable_dynamo  # type: ignore[attr-defined,untyped-decorator,unused-ignore]
+    def _update_apart(self) -> None:
+        """Do as :meth:`_update`, outside of what ``torch.compile`` compiles."""
+        self._update()
 
     def _update(self) -> None:
         groups = self.param_groups
@@ -124,7 +145,10 @@ class Fused(torch.optim.Optimizer):
         session = self._sessions.pop(key, None)
         present = params if len(grads) == len(params) else [p for p, there in zip(params, has, strict=True) if there]
         kernels = [method._kernel_key for method in methods]
-        if session is None or session.kernels != kernels or not session.fits(present, self.state):
+        if session is not None and not session.in_place(present, self.state):
+            self._sessions.clear()  # others may keep alive what is no more
+            session = None
+        if session is None or session.kernels != kernels or not session.in_step():
             session = self._new_session(has, methods)
         try:
             taken = session.step(grads, groups, methods, self._lead)
@@ -175,6 +199,7 @@ class Fused(torch.optim.Optimizer):
         """
         super().add_param_group(param_group)
         try:
+            self._formula.check_number("lr", self.param_groups[-1])
             self._formula.method(self.param_groups[-1], self._limits)
         except BaseException:
             self.param_groups.pop()

@@ -54,6 +54,10 @@ def plain(value: Any) -> Any:
     return tuple(map(plain, value)) if isinstance(value, tuple | list) else value
 
 
+#: What is no negative learning rate, but the end of a schedule such as LinearLR's to 0.
+_ROUNDING = 1e-12
+
+
 @dataclass(frozen=True)
 class Formula:
     """How an optimizer of PyTorch is one of fastopt's.
@@ -104,7 +108,7 @@ class Formula:
         kind = self.kind_of(group)
         values = {**kind.hyperparameters, **self.fixed, **limits}
         check_flags(group)
-        self.check_number("lr", group)
+        self.rate(group)
         for name, own in {**_SHARED, **self.names}.items():
             if name in group and own in kind.hyperparameters:
                 declared, value = kind._fields[own], plain(group[name])
@@ -121,6 +125,15 @@ class Formula:
         if type(value) is float and 0.0 <= value < inf:
             return value
         return in_range(name, plain(value), 0, inf, high_in=False)
+
+    @staticmethod
+    def rate(group: Group) -> float:
+        """Return the learning rate of a step, which roundings of a schedule may have left below 0."""
+        value = group["lr"]
+        if type(value) is float and -_ROUNDING < value < inf:
+            return value
+        value = plain(value)
+        return float(value) if -_ROUNDING < value < 0 else in_range("lr", value, 0, inf, high_in=False)
 
     def row(self, method: Method, group: Group, lr: float, clock: Clock) -> tuple[float, ...]:
         """Return the scalars of the next step of parameters with this clock."""

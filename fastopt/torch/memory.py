@@ -157,6 +157,34 @@ def fitting(name: str, owner: str, grad: torch.Tensor, p: torch.Tensor, like: to
     return torch.empty_like(like).copy_(grad.detach())
 
 
-def addresses(tensors: Sequence[torch.Tensor]) -> list[int]:
-    """Return where tensors begin."""
-    return list(map(torch.Tensor.data_ptr, tensors))
+def extent(tensor: torch.Tensor) -> tuple[int, int]:
+    """Return the addresses of the first element of a tensor and past the last."""
+    start, size = tensor.data_ptr(), tensor.element_size()
+    return start, start + (sum(stride * (n - 1) for stride, n in steps_of(tensor)) + 1) * size
+
+
+def places(tensor: torch.Tensor) -> Any:
+    """Return the address of each element of a tensor."""
+    found = np.zeros((), np.int64)
+    for stride, n in steps_of(tensor):
+        found = np.add.outer(found, np.arange(n, dtype=np.int64) * stride)
+    return (tensor.data_ptr() + found * tensor.element_size()).ravel()
+
+
+def check_apart(names: Sequence[str], tensors: Sequence[torch.Tensor], staged: Sequence[bool]) -> None:
+    """Raise if a tensor that is updated by way of a copy shares an element with another; those in between may.
+
+    Raises
+    ------
+    ValueError
+        Naming the two.
+    """
+    if not any(staged):
+        return
+    extents = [extent(t) if t.numel() else (0, 0) for t in tensors]
+    for i in (i for i, by_copy in enumerate(staged) if by_copy):
+        for k, (start, end) in enumerate(extents):
+            both = k != i and start < extents[i][1] and extents[i][0] < end
+            if both and np.intersect1d(places(tensors[i]), places(tensors[k])).size:
+                first, second = sorted((names[i], names[k]))
+                raise ValueError(f"{first} and {second} share memory: each parameter must have its own")

@@ -20,7 +20,7 @@ from .._engine.extents import named_arrays, spans
 from .._engine.gather import Gather
 from .clocks import Clocks
 from .formulas import Formula
-from .memory import array_of, check_parameter, fitting, is_dense
+from .memory import array_of, check_apart, check_parameter, fitting, is_dense
 from .states import Member, State, States, Storage
 from .watch import Watch
 
@@ -71,6 +71,8 @@ class Session:
         plain = [p.detach() for p in params]
         self._likes = [p if is_dense(p) else torch.empty(p.shape, dtype=p.dtype, device=p.device) for p in plain]
         self._staged = [(p, like) for p, like in zip(plain, self._likes, strict=True) if like is not p]
+        names = [label.label("params", t) for t in range(len(params))]
+        check_apart(names, plain, [not is_dense(p) for p in plain])
         self._arrays = [array_of(label.label("params", t), like) for t, like in enumerate(self._likes)]
         self.states = States(owner, formula, storage, label, members, self._likes, self._arrays, state, clocks, methods)
         self.kernels = [method._kernel_key for method in methods]
@@ -119,13 +121,15 @@ class Session:
         self._order = np.array(self._gather._tensors, np.int64)
         self._last: bytes | None = None  # where gradients were at the last step
 
-    def fits(self, params: list[torch.Tensor], state: State) -> bool:
+    def in_place(self, params: list[torch.Tensor], state: State) -> bool:
         """Say whether these are the parameters of the session, and everything is where it was."""
         if len(params) != len(self._params) or not all(map(operator.is_, params, self._params)):
             return False
         places = self._watch.where(params)
-        if places is None or places.tobytes() != self._watch.places or not self.states.fit(state):
-            return False
+        return places is not None and places.tobytes() == self._watch.places and self.states.fit(state)
+
+    def in_step(self) -> bool:
+        """Say whether those of its parameters that have their scalars in common still have a clock in common."""
         if self._clocks.array.tobytes() == self._clock:  # as the last step left them
             return True
         clock = self._clocks.array[:, self._numbers]
@@ -150,7 +154,7 @@ class Session:
         rows, after = [], []
         for g, own in zip(self._group_of, array[:, self._firsts].T.tolist(), strict=True):
             group, clock = groups[g], tuple(own)
-            rows.append(formula.row(methods[g], group, formula.check_number("lr", group), clock))
+            rows.append(formula.row(methods[g], group, formula.rate(group), clock))
             after.append(formula.after(group, clock))
         clocks = np.array(after).T
         try:
@@ -182,7 +186,7 @@ class Session:
             return arrays
         alive = grads
         starts = None if self._negated(grads) else self._watch_grads.where(grads)
-        if starts is None:
+        if starts is None or ((starts == 0) & (self._lengths > 0)).any():  # a gradient without memory
             alive = self._fitted(grads)
             starts = np.array(list(map(_TENSOR.data_ptr, alive)), np.int64)
         if starts.tobytes() != self._last:
