@@ -112,12 +112,17 @@ def test_a_signal_waits_for_the_end_of_the_block():
 
 
 def test_handlers_are_put_back_whatever_happens_within():
-    handlers = [signal.getsignal(number) for number in signals._NUMBERS]
-    with pytest.raises(ZeroDivisionError), signals.deferred():
-        1 / 0  # noqa: B018
-    with pytest.raises(KeyboardInterrupt), signals.deferred():
-        signal.raise_signal(signal.SIGINT)
-    assert [signal.getsignal(number) for number in signals._NUMBERS] == handlers
+    # A process that a shell put into the background was told to ignore it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        handlers = [signal.getsignal(number) for number in signals._NUMBERS]
+        with pytest.raises(ZeroDivisionError), signals.deferred():
+            1 / 0  # noqa: B018
+        with pytest.raises(KeyboardInterrupt), signals.deferred():
+            signal.raise_signal(signal.SIGINT)
+        assert [signal.getsignal(number) for number in signals._NUMBERS] == handlers
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_an_error_of_the_device_does_not_keep_the_others_from_their_step(run_script):
