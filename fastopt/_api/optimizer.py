@@ -214,25 +214,26 @@ class Optimizer(Growing, InFiles):
             If the stream is being captured into a graph and the step cannot be, or a step is taken within the step.
         """
         # First what runs the caller's code, which may do anything: a mapping of gradients, a schedule.
-        structure = self._structure
-        given, step = None if grads is None else structure.unpack("grads", grads), self._steps + 1
+        plan = self._plan
+        given, step = None if grads is None else self._structure.unpack("grads", grads), self._steps + 1
         if self._methods:
             rows, updates = self._rows(step), self._methods
         else:
             rows, updates = (self.values(step),), (self,)
-        plan = self._plan
-        try:
-            if self._structure is not structure:
+        if self._plan is not plan:
+            before, plan = plan, self._plan
+            if plan.arrays.structure is not before.arrays.structure:
                 raise RuntimeError(f"parameters were added within step {step}, by lr({step}) or what holds the arrays")
+        try:
             plan.gather(given)
             if self._steps != step - 1:
                 raise RuntimeError(f"step {step} was taken within itself, by lr({step}) or by what holds the arrays")
             plan.prepare(updates, rows, stream)
-            counted, noted = (setitem, self.__dict__, "_steps", step), plan.noted
+            counted = (setitem, self.__dict__, "_steps", step)
             if not self._of_all:
-                plan.run(step, counted, *noted)
+                plan.run(step, counted)
             elif (norm := self._limit(rows, stream)) is not None:
-                plan.run(step, counted, (setitem, self.__dict__, "_grad_norm", norm), *noted)
+                plan.run(step, counted, (setitem, self.__dict__, "_grad_norm", norm))
             elif self._zero_grads:
                 plan.zero_grads()
         finally:

@@ -148,6 +148,8 @@ class Plan:
         self.noted = ((note_change, arrays.tensors),) if arrays.tensors else ()
         if len(groups) == 1:  # a call less: 0.1 µs of 5
             self.prepare = groups[0].prepare  # type: ignore[method-assign]
+        if len(groups) == len(self._on_cpu) == 1 and not self.noted:  # and a loop
+            self.run = self._run_one  # type: ignore[method-assign]
 
     def prepare(self, updates: Sequence[Update], rows: Sequence[tuple[float, ...]], stream: Any) -> None:
         """Prepare a step, on a stream where arrays are on a GPU.
@@ -184,10 +186,11 @@ class Plan:
 
     def run(self, step: int, *others: tuple[Any, ...]) -> None:
         """Take step number `step`, for which every group is prepared, and make other calls, all of it or nothing."""
-        launches = []
-        for group in self._on_cpu:
-            launches.append(group.launch(step))  # noqa: PERF401  a comprehension is 0.15 µs of 6
+        launches = [group.launch(step) for group in self._on_cpu]
         if self._on_devices:
-            launch_on_devices(self._on_devices, launches, step, *others)
+            launch_on_devices(self._on_devices, launches, step, *others, *self.noted)
         else:
-            threads.launch(launches, *others)
+            threads.launch(launches, *others, *self.noted)
+
+    def _run_one(self, step: int, *others: tuple[Any, ...]) -> None:
+        threads.launch((self._on_cpu[0].launch(step),), *others)

@@ -66,7 +66,7 @@ class Gather:
         states: Mapping[str, Sequence[Any]],
         groups: Sequence[Group],
     ) -> None:
-        self._structure = structure
+        self.structure = structure
         self._devices = [group for group in groups if isinstance(group, DeviceGroup)]
         self._groups = [group for group in groups if not isinstance(group, DeviceGroup)]
         self._tensors = [t for group in self._groups for t in group.indices]
@@ -178,7 +178,7 @@ class Gather:
     ) -> list[Any] | None:
         """Return what `relist` does, once the parameters that are tensors have the memory that they had."""
         for t in tensors:
-            check_in_place(self._structure.label("params", t), self._given[t], arrays[t])
+            check_in_place(self.structure.label("params", t), self._given[t], arrays[t])
         return None if relist is None else relist()
 
     def _check_compiled(self, gather: Callable[..., int], grads: list[Any]) -> bool:
@@ -193,7 +193,7 @@ class Gather:
 
     def _check_in_python(self, grads: list[Any]) -> None:
         """Do the same in Python, for arrays that are unusual or wrong."""
-        structure = self._structure
+        structure = self.structure
         if self._relist is not None:
             self._relist()
             self._check_list()
@@ -218,7 +218,7 @@ class Gather:
         self._found[:] = [g.ctypes.data for g in grads]
 
     def _check_list(self) -> None:
-        structure, t = self._structure, 0
+        structure, t = self.structure, 0
         for part, params in structure.collections(self._collection):
             count = len(part.keys)
             self._check_part(structure, t, self._given[t : t + count], part, params)
@@ -243,15 +243,15 @@ class Gather:
 
     def bind(self, given: Any) -> None:
         """Check gradients and keep them for the steps that bring none."""
-        grads = self._structure.unpack("grads", given)
-        check_lasting("grads", self._structure, given, grads)
+        grads = self.structure.unpack("grads", given)
+        check_lasting("grads", self.structure, given, grads)
         self._check_scalars(grads)
         self.bind_all(grads)
 
     def _check_scalars(self, grads: list[Any]) -> None:
         for t, grad in enumerate(grads):
             if isinstance(grad, np.generic):
-                name = self._structure.label("grads", t)
+                name = self.structure.label("grads", t)
                 raise TypeError(f"{name} is a scalar, {grad!r}, into which nobody can write: give an array")
 
     def bind_all(self, grads: list[Any]) -> None:

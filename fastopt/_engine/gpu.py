@@ -72,7 +72,7 @@ class DeviceGroup(Group):
         self._handle = 0
         written = [*params, *(a for row in self.states for a in row)]
         self.makers = gpu.makers(written)  # the streams on which arrays of the next step are made
-        self._addresses = tuple(driver.argument(driver.address_of(a)) for a in (self._table, self._chunks))
+        self._places = tuple(driver.argument(driver.address_of(a)) for a in (self._table, self._chunks))
 
     @property
     def grad_lengths(self) -> Array:
@@ -196,7 +196,7 @@ class DeviceGroup(Group):
                 streams.launcher(self._advance, 1, 1, handle)(clock, scalars)
                 number = clock
             kernel = sweep_launcher(self._kernel, self.spec, self._count, self.device, handle)
-            table, chunks = self._addresses
+            table, chunks = self._places
             kernel(table, len(self.params), chunks, self._count, groups, scalars, self.seed, number)
 
     def write_clock(self, step: int | None, lr: float) -> None:

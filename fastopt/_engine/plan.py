@@ -95,8 +95,6 @@ class Group:
         Those of the gradient, the parameter and the states.
     """
 
-    found: Array
-
     def __init__(self, members: Members) -> None:
         self.structure, self.indices, self.params, self.states, self.own, self.seed, self.zeroed, self.param_groups = (
             members
@@ -106,7 +104,7 @@ class Group:
         self.elements = sum(p.size for p in self.params)
         rows = [[0] * len(self.params), *([view_of(a).address for a in row] for row in (self.params, *self.states))]
         self.table = np.array(rows, np.uint64)
-        self._row = self.table[0].view(np.int64)
+        self._row = self.table[0].view(np.int64).data
         self.use_dtype(self.dtype)
         self.items, self.chunks = chunks_of([p.size for p in self.params])
         self.spec: Spec | None = None
@@ -115,6 +113,15 @@ class Group:
         self.groups = np.array([self.rows.index(g) for g in self.param_groups], np.int64)
         self.group_count = len(self.rows)
         self.values = ScalarTable(self.group_count, 0, np.dtype(np.float64))
+
+    @property
+    def found(self) -> Array:
+        """See the attributes of the class."""
+        return self._found
+
+    @found.setter
+    def found(self, found: Array) -> None:
+        self._found, self._addresses = found, found.data
 
     def use_dtype(self, dtype: np.dtype[Any]) -> bool:
         """Expect gradients of this dtype from now on, if that can be."""
@@ -164,5 +171,5 @@ class Group:
 
     def launch(self, step: int) -> threads.Launch:
         """Return the launch that updates all tensors of the group, in step number `step`."""
-        self._row[:] = self.found
+        self._row[:] = self._addresses  # as memoryviews: 0.06 µs of 5, and 0.16 as arrays
         return self.kernels, (self.table, self.items, self.chunks, self.groups, self.values.array, self.seed, step)
