@@ -152,14 +152,15 @@ def in_turns(names, others, cases=CASES, ids=str, *, core=False):
     Rules are compiled as they are whatever the storage is, and storages whatever the rule is. So CI, where each pair
     takes a second, tries every class with every other, its cases taking turns, and each case with one at least; of
     these README's command runs those of the first case of a class, and of :data:`CORE` the second; if `core`, of no
-    other class, and if that is "alone", nor does CI. All other pairs are for the slow command.
+    other class, of which CI runs the first, and if that is "alone", none. All other pairs are for the slow command.
     """
     found, names, others = [], names.split(), list(others)
     for name in dict.fromkeys(name for name, _ in cases):
         own = [case for case in cases if case[0] == name]
         for (k, case), (j, other) in itertools.product(enumerate(own), enumerate(others)):
             turn = k % len(others) == j if len(own) > len(others) else j % len(own) == k
-            by_turn = pytest.mark.slow if core == "alone" and name not in CORE else pytest.mark.ci
+            beyond = name not in CORE and (core == "alone" or (core and k > 0))
+            by_turn = pytest.mark.slow if beyond else pytest.mark.ci
             marks = [] if turn and _is_quick(name, k, core) else [by_turn if turn else pytest.mark.slow]
             values = other if len(names) > 1 else (other,)
             found.append(pytest.param(case, *values, id=f"{name_of(case)}-{ids(other)}", marks=marks))
@@ -170,8 +171,10 @@ def by_ci(cases, *, core=False):
     """Return a mark that runs a test, which compiles for a second or so, for every case, most of them by CI alone."""
     names, found = [name for name, _ in cases], []
     for k, case in enumerate(cases):
-        quick = _is_quick(case[0], names[:k].count(case[0]), core)
-        found.append(pytest.param(case, id=name_of(case), marks=[] if quick else [pytest.mark.ci]))
+        number = names[:k].count(case[0])
+        by_ci = pytest.mark.slow if core and number > 0 and case[0] not in CORE else pytest.mark.ci
+        marks = [] if _is_quick(case[0], number, core) else [by_ci]
+        found.append(pytest.param(case, id=name_of(case), marks=marks))
     return pytest.mark.parametrize("case", found)
 
 
