@@ -184,6 +184,7 @@ def _is_quick(name, k, core):
 
 
 every_case_by_ci = by_ci(CASES)
+core_cases_by_ci = by_ci(CASES, core=True)
 #: Every case, with each dtype of the arithmetic; the second: compiled in more than one way.
 every_case_in_turns = in_turns("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
 core_cases_in_turns = in_turns("dtype", DTYPES, ids=lambda dtype: dtype.__name__, core=True)

@@ -49,7 +49,7 @@ def count(lines, instruction, registers=""):
     return sum(bool(re.fullmatch(instruction, op)) and registers in operands for op, operands in lines)
 
 
-@in_turns("dtype packed scalar", [("float32", "ps", "ss"), ("float64", "pd", "sd")], ids=lambda p: p[0])
+@in_turns("dtype packed scalar", [("float32", "ps", "ss"), ("float64", "pd", "sd")], ids=lambda p: p[0], core=True)
 def test_the_loop_is_packed(case, dtype, packed, scalar, monkeypatch):
     lines = assembly(case, dtype, False, monkeypatch)
     wide = count(lines, rf"v(mul|add|sub|fn?m(add|sub)\d+){packed}", "%zmm") + count(
@@ -62,7 +62,7 @@ def test_the_loop_is_packed(case, dtype, packed, scalar, monkeypatch):
         assert count(lines, f"v{op}{scalar}") <= times
 
 
-@in_turns("parallel", [False, True])
+@in_turns("parallel", [False, True], core=True)
 def test_float32_stays_float32(case, parallel, monkeypatch):
     lines = assembly(case, "float32", parallel, monkeypatch)
     assert len(lines) > 50

@@ -21,7 +21,7 @@ from fastopt._bench.catalog import OPTIMIZERS
 from fastopt._bench.storages import selected
 from fastopt._kernels import compiler, toolchain
 
-from .cases import core_cases_in_turns, every_case_by_ci, every_one_of, slow_operations
+from .cases import core_cases_by_ci, core_cases_in_turns, every_one_of, slow_operations
 from .on_device import SANITIZED, sanitize
 from .simulated.device import Device, Packed
 
@@ -47,7 +47,7 @@ def simulate(file, *arguments, **environment):
 # What runs in one process, and how many tests there are at least.
 TOGETHER = [
     ("test_bench.py test_documents.py test_narrow.py", 31),
-    ("test_arrays.py test_matrix.py test_turns.py", 700),
+    ("test_arrays.py test_matrix.py test_turns.py", 500),
 ]
 
 
@@ -408,7 +408,7 @@ def check_storage(spec, capability, ptx, tmp_path):
     assert registers <= 96
 
 
-@every_case_by_ci
+@core_cases_by_ci
 def test_the_kernel_that_counts(case, compiled, tmp_path):
     """A capturable step works its scalars out in double precision, once."""
     name, kwargs = case

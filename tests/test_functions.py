@@ -9,10 +9,10 @@ import fastopt
 from fastopt._bench.catalog import OPTIMIZERS
 from fastopt._engine import single
 
-from .cases import CASES, assert_same_bits, call, every_case_in_turns, first_states, make, random
+from .cases import CASES, assert_same_bits, call, core_cases_in_turns, every_case_in_turns, first_states, make, random
 
 
-@every_case_in_turns
+@core_cases_in_turns
 @pytest.mark.parametrize("shape", [(), (0,), (3, 5), (2**15 + 3,), (2**17,)])
 def test_the_same_bits_as_the_class(case, dtype, shape):
     p = random(shape, dtype, 1)

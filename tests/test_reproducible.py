@@ -113,9 +113,11 @@ print(digests({cases}))
     return done.stdout.strip()
 
 
-@pytest.mark.ci
 @reads_x86
-@pytest.mark.parametrize("processor", PROCESSORS)
+@pytest.mark.parametrize(
+    "processor",
+    [pytest.param(name, marks=pytest.mark.slow if k else pytest.mark.ci) for k, name in enumerate(PROCESSORS)],
+)
 def test_the_same_bits_on_every_processor(processor):
     """Their instructions have fused operations and 4 to 16 numbers in a register, or none and 4."""
     assert run_on(processor, "FEW") == digests(FEW)

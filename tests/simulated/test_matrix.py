@@ -6,9 +6,15 @@ import pytest
 import fastopt
 from fastopt._engine import gpu
 
-from ..cases import CASES, assert_same_bits, call, every_case, every_dtype, first_states, make, random
+from ..cases import CASES, DTYPES, assert_same_bits, call, every_dtype, first_states, make, name_of, random
 from ..expressions import expression
 from .device import Device, host
+
+#: Every case with one dtype of the arithmetic, every class with both.
+in_alternation = pytest.mark.parametrize(
+    ("case", "dtype"),
+    [pytest.param(c, DTYPES[k % 2], id=f"{name_of(c)}-{DTYPES[k % 2].__name__}") for k, c in enumerate(CASES)],
+)
 
 
 def check_step(case, opt, p, g, step):
@@ -23,8 +29,7 @@ def check_step(case, opt, p, g, step):
         assert_same_bits([new[~nan]], [right[~nan]])
 
 
-@every_case
-@every_dtype
+@in_alternation
 @pytest.mark.parametrize("size", [0, 1, 7, 515])
 def test_every_optimizer_is_its_expression_to_the_bit(case, dtype, size):
     p = random(size, dtype, 1)
@@ -34,8 +39,7 @@ def test_every_optimizer_is_its_expression_to_the_bit(case, dtype, size):
     assert opt.step_count == 3
 
 
-@every_case
-@every_dtype
+@in_alternation
 def test_nan_and_infinity_go_where_the_equations_lead_them(case, dtype):
     for bad in (np.nan, np.inf, -np.inf):
         p, g = random(11, dtype, 1), random(11, dtype, 2)
@@ -44,8 +48,7 @@ def test_nan_and_infinity_go_where_the_equations_lead_them(case, dtype):
         assert np.isfinite(np.delete(p, 1)).all()
 
 
-@every_case
-@every_dtype
+@in_alternation
 def test_functions_are_the_classes(case, dtype):
     p, g = random(21, dtype, 1), random(21, dtype, 2)
     q = p.copy()
