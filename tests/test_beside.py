@@ -282,6 +282,7 @@ def test_more_bytes_are_told():
     assert bytes_of(("float32",) * 3) == (12, 8)
     assert bytes_of(("float32-zeroed", "float32", "float32")) == (12, 12)
     assert bytes_of(("float32", "float32", "float32-copy")) == (8, 8)
+    assert bytes_of(("float32", "float32", "float32", "bfloat16-copy")) == (12, 10)
     assert layout("float32-zeroed float32").written == range(2)
     assert CODECS["bfloat16-zeroed"].zeroed
 

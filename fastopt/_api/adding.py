@@ -45,7 +45,6 @@ class Growing(Grouped):
             own = {n: v for n, v in params.items() if isinstance(n, str) and n != "params"} | hyperparameters
             given = params["params"]
         index = len(self._param_groups)
-        own = dict(own)
         settings = {n: getattr(self, n) for n in ("state_dtype", "rounding", "master", "seed", "zero_grads")}
         settings["copy_to"] = own.pop("copy_to", None)
         if (settings["copy_to"] is None) == self._copied:
@@ -64,17 +63,12 @@ class Growing(Grouped):
         named = list(named_arrays(structure, self._arrays, self._states))
         added = named_arrays(new._structure, new._arrays, new._states)
         check_disjoint([*named, *((f"the added {name}", array) for name, array in added)])
-        before = dict(self.__dict__)
-        self.__dict__.update(_with(self, new))
-        self.__dict__["_group_of"] = [*self._group_of, *(index for _ in new._arrays)]
         late = ParamGroup(self, index, checked, self.step_count)
-        self.__dict__["_param_groups"] = (*self._param_groups, late)
-        try:
-            self._set_hyperparameters({})
-        except BaseException:
-            self.__dict__.clear()
-            self.__dict__.update(before)
-            raise
+        groups = {
+            "_param_groups": (*self._param_groups, late),
+            "_group_of": [*self._group_of, *(index for _ in new._arrays)],
+        }
+        self._set_attributes(_with(self, new) | groups)
 
 
 def _joined(structure: Structure, old: Any, more: Any) -> Any:

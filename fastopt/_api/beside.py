@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .._arrays import gpu
-from .._arrays.checks import check_array, check_disjoint, check_like, fits, format_of
+from .._arrays.checks import check_array, check_disjoint, check_like, format_of
 from .._arrays.structure import Structure, check_lasting
 from .._arrays.tensors import as_array
+from .._engine.extents import AVERAGE
 from .._storage import formats
 from .._storage.evaluator import converted
 from .._storage.layout import CODECS, COPIES
-
-#: The names of these among the arrays of an optimizer.
-AVERAGE, COPY = "average", "copy"
 
 
 def formats_by_state(state_dtype: formats.StateDtypes, names: Sequence[str], owner: str) -> dict[str, str]:
@@ -25,7 +23,7 @@ def formats_by_state(state_dtype: formats.StateDtypes, names: Sequence[str], own
     TypeError
         If it names a format or a state that is not there, or 8 bits for the average.
     """
-    by_name = hasattr(state_dtype, "keys")
+    by_name = isinstance(state_dtype, Mapping)
     found = formats.by_state(state_dtype, names if by_name else [n for n in names if n != AVERAGE], owner)
     if found.get(AVERAGE) == "int8":
         raise TypeError("state_dtype of average must not be int8, whose error is larger than what a step changes")
@@ -59,11 +57,12 @@ def check_copies(structure: Structure, params: Sequence[Any], given: Any) -> tup
         check_like(name, view, like, param)
         if gpu.device_of(view) != gpu.device_of(param):
             raise ValueError(f"{name} must be where {like} is: on the same GPU, or in the host's memory")
-        format_, own = str(format_of(view.dtype)), str(format_of(param.dtype))
-        if not fits(format_, own) or (own == "float64" and format_ not in formats.STATES[own]):
-            allowed = ", ".join(formats.STATES[own] if own == "float64" else ("float32", "bfloat16", "float16"))
+        format_, compute = str(format_of(view.dtype)), formats.compute_dtype(str(format_of(param.dtype)))
+        allowed = [of_states for of_states in formats.STATES[compute] if of_states in COPIES]
+        if format_ not in allowed:
             raise TypeError(
-                f"{name} must have one of the dtypes {allowed} beside {like}, {param.dtype}; got {view.dtype}"
+                f"{name} must have one of the dtypes {', '.join(allowed)} beside {like}, {param.dtype}; got "
+                f"{view.dtype}"
             )
         arrays.append(view)
         codecs.append(COPIES[format_])

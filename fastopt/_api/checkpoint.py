@@ -11,7 +11,7 @@ from .._arrays import gpu
 from .._arrays.checks import MOST_STEPS, Array, check_disjoint, check_integer, check_layout, check_like
 from .._arrays.tensors import as_array
 from .._arrays.view import view_of
-from .._engine.extents import named_arrays
+from .._engine.extents import COPY, named_arrays
 from .._storage.codecs import ELEMENTS
 from .._storage.evaluator import Builder, value
 from .._storage.formats import compute_dtype, raw, rows_of
@@ -19,7 +19,6 @@ from .._storage.int8 import Scaled8
 from .._storage.layout import CODECS
 from . import saved_groups
 from .arguments import AROUND
-from .beside import COPY
 
 if TYPE_CHECKING:
     from .optimizer import Optimizer
@@ -155,7 +154,7 @@ def restore(optimizer: Optimizer, saved: Mapping[str, Any], *, params: bool = Fa
     if callable(optimizer.lr):
         hyper.pop("lr", None)
     absent = {name: optimizer.hyperparameters[name] for name in optional - {"lr", "seed", "reproducible"}}
-    saved_groups.take(optimizer, own_groups, absent | hyper)
+    optimizer._set_in_groups(own_groups, absent | hyper)
     for key, array in loaded.items():
         gpu.fill(own_arrays[key], array)
     optimizer._seed = seed

@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import numpy as np
 
 from .._arrays.checks import format_of
 from .._engine.arrange import Plan, codecs_of, make_groups, make_states
+from .._engine.extents import AVERAGE, COPY
 from .._engine.gather import Gather
 from .._engine.plan import Group
 from .._storage import formats
 from .arguments import AROUND
-from .beside import AVERAGE, COPY, begin_averages, formats_by_state
+from .beside import begin_averages, formats_by_state
 from .limits import Limited
 from .method import Method
 from .param_group import ParamGroup
 
-if TYPE_CHECKING:
-    pass
-
 #: What is said of the parameters of all groups together.
 OF_ALL_GROUPS = (*AROUND, "reproducible")
-
-
 #: What is no hyperparameter.
 _DIFFERS = object()
+
+
+def _same(kernels: list[Any]) -> tuple[int, ...]:
+    """Return for each group the first that has the same kernel."""
+    return tuple(map(kernels.index, kernels))
 
 
 class Grouped(Limited):
@@ -65,17 +67,20 @@ class Grouped(Limited):
             self._set_hyperparameters(checked[0])
             checked = [{}]
         groups = tuple(ParamGroup(self, i, hyperparameters) for i, hyperparameters in enumerate(checked))
-        self.__dict__["_param_groups"] = groups
-        self._set_hyperparameters({})
+        self._set_attributes({"_param_groups": groups})
 
-    def _set_in_group(self: Any, group: ParamGroup, own: dict[str, Any], of_all: Mapping[str, Any]) -> None:
-        """Have a group have these hyperparameters for itself, or all one where there is but one group."""
-        before = group._own
-        group.__dict__["_own"] = own
+    def _set_in_groups(
+        self, changes: Mapping[ParamGroup, Mapping[str, Any]], hyperparameters: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
+        """Set attributes of groups, and hyperparameters of the optimizer; nothing if something of them cannot be."""
+        before = {group: dict(group.__dict__) for group in changes}
+        for group, attributes in changes.items():
+            group.__dict__.update(attributes)
         try:
-            self._set_hyperparameters(of_all if len(self._param_groups) == 1 else {})
+            self._set_hyperparameters(hyperparameters)
         except BaseException:
-            group.__dict__["_own"] = before
+            for group, attributes in before.items():
+                group.__dict__.update(attributes)
             raise
 
     def _changed(self: Any) -> None:
@@ -91,8 +96,7 @@ class Grouped(Limited):
         if not self._groups:
             return
         self._check_methods()
-        kernels = [update._kernel_key for update in self._updates()]
-        if tuple(map(kernels.index, kernels)) != self._launches:
+        if _same(self._kernels()) != self._launches:
             bound = self._plan.arrays.bound
             self._make_plan()
             if bound is not None and len(bound.given) == len(self._arrays):
@@ -131,12 +135,16 @@ class Grouped(Limited):
     def _make_plan(self: Any) -> None:
         """Arrange the arrays for launches."""
         arrays = (self._structure, self._arrays, self._states)
-        kernels = [update._kernel_key for update in self._updates()]
+        kernels = self._kernels()
         names = [(*self._state_names, COPY) if self._copied else self._state_names] * len(kernels)
         settings = (self._seed, self._zero_grads, self._capturable)
         groups = tuple(make_groups(*arrays, self._codecs, names, *settings, kernels, self._group_of))
         plan = Plan(groups, Gather(self._params, self._given, *arrays, groups))
-        self.__dict__.update(_groups=groups, _plan=plan, _launches=tuple(map(kernels.index, kernels)))
+        self.__dict__.update(_groups=groups, _plan=plan, _launches=_same(kernels))
+
+    def _kernels(self) -> list[Any]:
+        """Return what the kernel of each group depends on beside codecs."""
+        return [update._kernel_key for update in self._updates()]
 
     def _method_of(self: Any, group: ParamGroup, old: Method | None, shared: dict[str, Any]) -> Method:
         """Return the method of a group: the old one, unless a number changed."""
@@ -144,10 +152,8 @@ class Grouped(Limited):
         same = not self._setters and all(value is before.get(name, _DIFFERS) for name, value in shared.items())
         if same and old is not None and old._own is group._own:
             return old
-        method: Method = object.__new__(type(self))
-        first = {"_of_group": True, "_copied": self._copied, "_whole": self}
-        method.__dict__.update(first if old is None else old.__dict__, _own=group._own)
-        method._set_hyperparameters(shared | group._own)
+        first = {"_of_group": True, "_copied": self._copied, "_whole": self} if old is None else old.__dict__
+        method: Method = self._alone(shared | group._own, **(first | {"_own": group._own}))
         return method
 
     def _updates(self: Any) -> tuple[Method, ...]:

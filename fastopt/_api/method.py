@@ -9,10 +9,11 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
+from .._engine.extents import AVERAGE
 from .._kernels.compiler import EXACT, Spec
 from .._kernels.parts import named_part, part
 from . import hyperparameters as _hyper
@@ -121,19 +122,21 @@ class Method(Arguments):
 
     def initial_values(self) -> dict[str, float]:
         """Return what each state holds before the first step."""
-        return {
-            name: initial_value(
-                declared, getattr(self, declared.init) if isinstance(declared.init, str) else declared.init
-            )
-            for name, declared in self._declared.items()
-        }
+        inits = ((declared, declared.init) for declared in self._declared.values())
+        return {d.name: initial_value(d, getattr(self, init) if isinstance(init, str) else init) for d, init in inits}
 
     @classmethod
     @functools.lru_cache(maxsize=256, typed=True)
     def with_hyperparameters(cls, **hyperparameters: Any) -> Method:
         """Return a method with these hyperparameters, a new one only if they are new."""
+        return cls._alone(dict(cls.hyperparameters) | hyperparameters)
+
+    @classmethod
+    def _alone(cls, hyperparameters: Mapping[str, Any], /, **attributes: Any) -> Self:
+        """Return a method with all of these hyperparameters, without arrays, and with other attributes first."""
         method = cls.__new__(cls)
-        method._set_hyperparameters(dict(cls.hyperparameters) | hyperparameters)
+        method.__dict__.update(attributes)
+        method._set_hyperparameters(hyperparameters)
         return method
 
     def _set_hyperparameters(self, values: Mapping[str, Any]) -> None:
@@ -143,9 +146,12 @@ class Method(Arguments):
             if name not in self._fields:
                 allowed = ", ".join(self._fields)
                 raise TypeError(f"{own} does not take {name!r}; it takes {allowed}")
-        checked = {name: self._fields[name].check(name, value) for name, value in values.items()}
+        self._set_attributes({name: self._fields[name].check(name, value) for name, value in values.items()})
+
+    def _set_attributes(self, new: Mapping[str, Any]) -> None:
+        """Set attributes and take note of it; if that cannot be, all stay as they were."""
         before = dict(self.__dict__)
-        self.__dict__.update(checked)
+        self.__dict__.update(new)
         try:
             self._changed()
         except BaseException:
@@ -171,7 +177,7 @@ class Method(Arguments):
             now["_decays"], now["_leading"], now["_of_all"] = bool(decay), Around(*around).scalars, of_all
             now["_of_class"] = of_all or averaged
             now["_constants"], now["_rule"] = constants, rule
-            now["_active"] = (*active, "average") if averaged else active
+            now["_active"] = (*active, AVERAGE) if averaged else active
             now["_kernel_key"], now["_specs"] = (rule, now["reproducible"]), {}
             now["_plain"] = without_names(cls.scalars, cls._kind)
         first = (self._factor(),) if scaled else ()

@@ -11,11 +11,12 @@ from .._arrays import gpu
 from .._arrays.checks import MOST_STEPS, check_array, check_disjoint, check_integer
 from .._arrays.structure import Grads, Params
 from .._arrays.tensors import as_array
+from .._engine.extents import COPY
 from .._storage import formats
 from . import checkpoint
 from .adding import Growing
 from .arguments import SETTINGS, Selections
-from .beside import COPY, check_copies
+from .beside import check_copies
 from .files import InFiles
 from .hyperparameters import Schedule, Value, check_flag
 from .selection import arrange

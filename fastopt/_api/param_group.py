@@ -47,12 +47,15 @@ class ParamGroup:
     def __setattr__(self, name: str, value: Any) -> None:
         owner = self._owner
         checked = owner._check_own(f"groups[{self._index}]", {name: value})
-        owner._set_in_group(self, self._own | checked if len(owner._param_groups) > 1 else {}, checked)
+        if len(owner._param_groups) > 1:
+            owner._set_in_groups({self: {"_own": self._own | checked}})
+        else:
+            owner._set_hyperparameters(checked)
 
     def __delattr__(self, name: str) -> None:
         if name not in self._own:
             raise AttributeError(f"group {self._index} has no {name!r} of its own")
-        self._owner._set_in_group(self, {n: value for n, value in self._own.items() if n != name}, {})
+        self._owner._set_in_groups({self: {"_own": {n: value for n, value in self._own.items() if n != name}}})
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _group, (self._owner, self._index)

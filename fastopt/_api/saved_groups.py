@@ -47,8 +47,8 @@ def entries(saved: Mapping[str, Any]) -> list[str]:
     return [name for name in saved if name == "groups" or name.startswith(_ENTRY)]
 
 
-def read(optimizer: Any, saved: Mapping[str, Any]) -> list[tuple[dict[str, Any], int]]:
-    """Return for each group its own hyperparameters in a checkpoint, checked, and when it began.
+def read(optimizer: Any, saved: Mapping[str, Any]) -> dict[ParamGroup, dict[str, Any]]:
+    """Return for each group its own hyperparameters in a checkpoint, checked, and when it began, as its attributes.
 
     Raises
     ------
@@ -61,7 +61,7 @@ def read(optimizer: Any, saved: Mapping[str, Any]) -> list[tuple[dict[str, Any],
         raise ValueError(
             f"the checkpoint must have {len(groups)} groups of parameters, as the optimizer has; got {count}"
         )
-    found: list[tuple[dict[str, Any], int]] = []
+    found: dict[ParamGroup, dict[str, Any]] = {}
     names = {name: name.removeprefix(_ENTRY).partition("/") for name in entries(saved) if name != "groups"}
     for i, group in enumerate(groups):
         own = {part[2]: np.asarray(saved[name]).tolist() for name, part in names.items() if part[0] == str(i)}
@@ -74,7 +74,7 @@ def read(optimizer: Any, saved: Mapping[str, Any]) -> list[tuple[dict[str, Any],
         lr = group._own.get("lr")
         if callable(lr) or (was_function and lr is not None):
             own["lr"] = lr  # no checkpoint has a function
-        found.append((optimizer._check_own(f"the checkpoint's groups[{i}]", own), start))
+        found[group] = {"_own": optimizer._check_own(f"the checkpoint's groups[{i}]", own), "_start": start}
     if unknown := sorted(name for name, part in names.items() if part[0] not in map(str, range(len(groups)))):
         raise ValueError(f"the checkpoint has the extra entries {unknown}")
     return found
@@ -84,17 +84,3 @@ def remake(optimizer: Any, kept: Sequence[tuple[dict[str, Any], int]]) -> None:
     """Make the groups of an optimizer that is copied or was a pickle."""
     groups = (ParamGroup(optimizer, i, own, start) for i, (own, start) in enumerate(kept))
     optimizer.__dict__["_param_groups"] = tuple(groups)
-
-
-def take(optimizer: Any, read: Sequence[tuple[dict[str, Any], int]], hyperparameters: Mapping[str, Any]) -> None:
-    """Set what was read, and the hyperparameters of the optimizer; nothing if something of them cannot be."""
-    groups = optimizer._param_groups
-    before = [dict(group.__dict__) for group in groups]
-    for group, (own, start) in zip(groups, read, strict=True):
-        group.__dict__.update(_own=own, _start=start)
-    try:
-        optimizer._set_hyperparameters(hyperparameters)
-    except BaseException:
-        for group, old in zip(groups, before, strict=True):
-            group.__dict__.update(old)
-        raise

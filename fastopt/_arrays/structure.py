@@ -182,7 +182,7 @@ def check_lasting(name: str, structure: Structure, given: Any, arrays: Sequence[
     """
     if structure.kind == "groups":
         rest = iter(arrays)
-        for i, (part, entry) in enumerate(zip(structure.parts, given, strict=True)):
+        for i, (part, entry) in enumerate(structure.collections(given)):
             check_lasting(f"{name}[{i}]", part, entry, list(itertools.islice(rest, len(part.keys))))
         return
     if structure.kind == "array" or not isinstance(given, (Mapping, Sequence)):

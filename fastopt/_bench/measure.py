@@ -63,7 +63,7 @@ def bytes_of(codecs: Sequence[str]) -> Bytes:
         sum(dtype.itemsize for dtype in codec.fields) + (codec.rows[-1].itemsize / BLOCK if codec.scaled else 0)
         for codec in map(CODECS.__getitem__, codecs)
     )
-    zeroed, copied = gradient * CODECS[codecs[0]].zeroed, sum(others[-1:]) * CODECS[codecs[-1]].exact
+    zeroed, copied = gradient * CODECS[codecs[0]].zeroed, sum(others[-1:]) * CODECS[codecs[-1]].copied
     return Bytes(gradient + sum(others) - copied, sum(others) + zeroed)
 
 

@@ -11,6 +11,9 @@ from .._arrays.checks import Array
 from .._arrays.structure import Structure
 from .._arrays.view import view_of
 
+#: What is kept beside states, by the names of the arrays: an average of the parameters, and copies of them.
+AVERAGE, COPY = "average", "copy"
+
 
 def named_arrays(
     structure: Structure, arrays: Sequence[Any], states: Mapping[str, Sequence[Any]]
@@ -22,7 +25,7 @@ def named_arrays(
         for t, state in enumerate(row):
             if state is not None:
                 like = structure.label("params", t)
-                yield structure.label("copy_to", t) if name == "copy" else f"the state {name!r} of {like}", state
+                yield structure.label("copy_to", t) if name == COPY else f"the state {name!r} of {like}", state
 
 
 def spans(arrays: Sequence[Any]) -> Array:

@@ -148,8 +148,8 @@ class Group:
         if stream is not None:
             raise TypeError(f"{self.label('params', 0)} is on the CPU, where a step takes no stream; got {stream!r}")
         first = self._first
-        update, values = updates[first], rows[first]
-        spec = update._specs.get(self.codecs) or update.spec(self.codecs, len(values))
+        update = updates[first]
+        spec = update._specs.get(self.codecs) or update.spec(self.codecs, len(rows[first]))
         if spec is not self.spec:
             kernels = threads.Kernels(functools.partial(compiler.sweep, spec), self.elements)
             kernels.prepare()
@@ -157,10 +157,7 @@ class Group:
             self.values = ScalarTable(self.group_count, spec.scalars, spec.compute)
         elif self.kernels.large:  # how many threads may have changed
             self.kernels.prepare()
-        if self.group_count == 1:
-            self.values.pack(values)
-        else:
-            self.pack(rows)
+        self.pack(rows)
 
     def pack(self, rows: Sequence[tuple[float, ...]]) -> None:
         """Take the scalars of a step, of those of all groups of parameters."""

@@ -121,13 +121,12 @@ class Elements:
         total, most = cgutils.alloca_once(plain, doubles), cgutils.alloca_once(plain, integers)
         plain.store(ir.Constant(doubles, None), total)
         plain.store(ir.Constant(integers, None), most)
+        # The next chunk is asked for from its first element to its last, whatever is read of this one.
+        after = plain.mul(rows, plain.add(INT64(LANES), first))
         with cgutils.for_range(plain, rows) as loop:
             place = plain.add(plain.mul(loop.index, INT64(LANES)), first)
             pointer = plain.bitcast(plain.gep(plain.inttoptr(address, element.as_pointer()), [place]), own.as_pointer())
             stored = [plain.load(pointer, align=self.itemsize)]
-            after = plain.mul(
-                rows, plain.add(INT64(LANES), first)
-            )  # the next chunk, from its first element to its last
             self._prefetch(plain, address, plain.add(after, plain.mul(loop.index, INT64(WIDTH))))
             number = packed.fpext(self._codec.read(packed, stored, DOUBLE), DOUBLE)
             plain.store(packed.fadd(plain.load(total), packed.fmul(number, number)), total)
@@ -158,16 +157,15 @@ class Elements:
 
     @staticmethod
     def _fold(b: Any, sums: Any) -> Any:
-        plain, _ = wide(b, LANES)
-        total = plain.load(plain.inttoptr(sums, ir.VectorType(DOUBLE, LANES).as_pointer()), align=8)
+        total = b.load(b.inttoptr(sums, ir.VectorType(DOUBLE, LANES).as_pointer()), align=8)
         width = LANES
         while width > 1:
             width //= 2
             halves = (range(width), range(width, 2 * width))
             masks = (ir.Constant(ir.VectorType(INT32, width), list(places)) for places in halves)
             none = ir.Constant(total.type, ir.Undefined)
-            total = plain.fadd(*(plain.shuffle_vector(total, none, mask) for mask in masks))
-        return plain.extract_element(total, INT32(0))
+            total = b.fadd(*(b.shuffle_vector(total, none, mask) for mask in masks))
+        return b.extract_element(total, INT32(0))
 
     @staticmethod
     def _lanes(b: Any) -> Any:

@@ -48,13 +48,13 @@ class Codec:
         Whether there is also a scale (int16) for each block of numbers.
     zeroed : bool
         Whether it is that of gradients in whose place a step writes 0.
-    exact : bool
-        Whether subnormal numbers are stored as they are, where they would be states, too.
+    copied : bool
+        Whether it is that of copies of parameters, which are written and not read, subnormal numbers as they are.
     """
 
     scaled = False
     zeroed = False
-    exact = False
+    copied = False
 
     def __init__(self, *fields: str) -> None:
         self.fields = tuple(np.dtype(name) for name in fields)
@@ -82,7 +82,7 @@ def flushed(b: Any, value: Any, codec: Codec) -> Any:
     in the float32 that is computed with.
     """
     stored = codec.fields[0].name
-    if codec.scaled or codec.exact or stored not in _LEAST:
+    if codec.scaled or codec.copied or stored not in _LEAST:
         return value
     integer, number = (INT64, np.float64) if value.type == DOUBLE else (INT32, np.float32)
     bits = b.bitcast(value, integer)
@@ -119,16 +119,8 @@ class Float(Codec):
         return [value if value.type == own else b.fptrunc(value, own)]
 
 
-class Copy(Float):
-    """A copy of the parameter, in float64 or float32."""
-
-    exact = True
-
-
-class Zeroed(Codec):
-    """Gradients in a codec, in whose place a step writes 0."""
-
-    zeroed = True
+class Wrapped(Codec):
+    """Another codec without scales, of which something more is known."""
 
     def __init__(self, base: Codec) -> None:
         super().__init__(*(dtype.name for dtype in base.fields))
@@ -136,6 +128,21 @@ class Zeroed(Codec):
 
     def read(self, b: Any, stored: Sequence[Any], compute: Any, scale: Any = None, nonfinite: bool = False) -> Any:
         return self._base.read(b, stored, compute)
+
+    def write(self, b: Any, value: Any, rand: Any, scale: Any = None, nonfinite: bool = False) -> Sequence[Any]:
+        return self._base.write(b, value, rand)
+
+
+class Copied(Wrapped):
+    """Copies of parameters in a codec."""
+
+    copied = True
+
+
+class Zeroed(Wrapped):
+    """Gradients in a codec, in whose place a step writes 0."""
+
+    zeroed = True
 
     def write(self, b: Any, value: Any, rand: Any, scale: Any = None, nonfinite: bool = False) -> Sequence[Any]:
         (dtype,) = self.fields

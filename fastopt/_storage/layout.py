@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .codecs import BFloat16, Codec, Compensated, Copy, Float, Split, StochasticFloat16, Zeroed
+from .codecs import BFloat16, Codec, Compensated, Copied, Float, Split, StochasticFloat16, Zeroed
 from .int8 import BLOCK, Scaled8
 from .random_bits import INT64
 
@@ -29,10 +29,12 @@ CODECS: dict[str, Codec] = {
     "uint8": Scaled8(signed=False),
 }
 #: Those of gradients that a step leaves at 0, and of copies that it makes of parameters, by the format.
-ZEROED = {name: f"{name}-zeroed" for name in ("float64", "float32", "float16", "bfloat16")}
-COPIES = {name: f"{name}-copy" for name in ("float64", "float32")} | {"float16": "float16", "bfloat16": "bfloat16"}
+ZEROED, COPIES = (
+    {name: f"{name}-{ending}" for name in ("float64", "float32", "float16", "bfloat16")}
+    for ending in ("zeroed", "copy")
+)
 CODECS |= {zeroed: Zeroed(CODECS[name]) for name, zeroed in ZEROED.items()}
-CODECS |= {copy: Copy(name) for name, copy in COPIES.items() if copy != name}
+CODECS |= {copy: Copied(CODECS[name]) for name, copy in COPIES.items()}
 
 
 class Layout:

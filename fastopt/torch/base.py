@@ -78,8 +78,7 @@ class Fused(torch.optim.Optimizer):
         self._clocks: Clocks | None = None
         self._methods: list[tuple[list[Any], bool, Method]] = []
         if "_lead" not in self.__dict__:
-            self._lead: Limited = object.__new__(optimizers.GD)
-            self._lead._set_hyperparameters({**optimizers.GD.hyperparameters, **self._limits})
+            self._lead: Limited = optimizers.GD._alone({**optimizers.GD.hyperparameters, **self._limits})
 
     @property
     def grad_norm(self) -> float | None:

@@ -113,10 +113,7 @@ class Formula:
             if name in group and own in kind.hyperparameters:
                 declared, value = kind._fields[own], plain(group[name])
                 values[own] = declared.check(name, bool(value) if declared.constant else value)
-        method: Method = object.__new__(kind)
-        method.__dict__["_of_group"] = True
-        method._set_hyperparameters(values)
-        return method
+        return kind._alone(values, _of_group=True)
 
     @staticmethod
     def check_number(name: str, group: Group) -> float:
