@@ -353,3 +353,37 @@ def test_a_large_step_enters_no_lock_of_numbas(monkeypatch):
     monkeypatch.setattr(threads._layer, "_backend_init_process_lock", Lock())
     opt.step(g)
     assert (p == -2).all()
+
+
+@needs_fork
+def test_a_child_works_out_what_a_thread_was_working_out(run_script):
+    """A lock of the property, as functools.cached_property has one in Python 3.11, would be held there for ever."""
+    out = run_script("""
+    import os, signal, threading, warnings
+    from fastopt._arrays.lazy import lazy
+    warnings.simplefilter("ignore", DeprecationWarning)
+    begun, go_on = threading.Event(), threading.Event()
+    parent = os.getpid()
+
+    class Thing:
+        @lazy
+        def value(self):
+            if os.getpid() == parent:
+                begun.set()
+                go_on.wait()
+            return object()
+
+    thing, found = Thing(), []
+    thread = threading.Thread(target=lambda: found.append(thing.value))
+    thread.start()
+    begun.wait()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(30)  # not for ever
+        os._exit(thing.value is not thing.value)
+    status = os.waitpid(child, 0)[1]
+    go_on.set()
+    thread.join()
+    print(status, found[0] is thing.value)
+    """)
+    assert out == "0 True"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from .._arrays import gpu
+from .._arrays.lazy import lazy
 from .._arrays.structure import Structure
 from .._arrays.tensors import note_change
 from .._kernels.cache import warn_if_useless
@@ -159,7 +159,7 @@ class Plan:
         for group in self._groups:
             group.prepare(updates, rows, stream)
 
-    @functools.cached_property
+    @lazy
     def reduction(self) -> Reduction:
         """The reduction of the gradients that were gathered."""
         return Reduction(self._groups)

@@ -29,6 +29,8 @@ import numba
 from numba.core.compiler_lock import global_compiler_lock
 from numba.np.ufunc import parallel as _layer
 
+from .._arrays.lazy import lazy
+
 # Below this many elements a parallel launch costs more than it saves. Measured with float32 Adam on
 # 2 threads: 5.4 µs serial beside 4.7 µs at 2^14 elements, 12.5 beside 9.2 at 2^15.
 PARALLEL_FROM = 1 << 15
@@ -154,12 +156,15 @@ class Kernels:
     def __init__(self, sweep: Callable[[bool], Any], elements: int) -> None:
         self._sweep, self.large, self.threads = sweep, elements >= PARALLEL_FROM, 1
 
-    def __getattr__(self, name: str) -> Any:  # of an attribute that is not there yet
-        # functools.cached_property would do, but that Python 3.11's holds a lock meanwhile, which a fork leaves held.
-        if name not in ("serial", "in_parallel"):
-            raise AttributeError(name)
-        kernel = self.__dict__[name] = self._sweep(name == "in_parallel")
-        return kernel
+    @lazy
+    def serial(self) -> Any:
+        """The kernel for one thread."""
+        return self._sweep(False)
+
+    @lazy
+    def in_parallel(self) -> Any:
+        """The kernel for several."""
+        return self._sweep(True)
 
     def prepare(self) -> None:
         """Decide in how many threads to launch, and compile all that this may take, whatever changes before it does."""

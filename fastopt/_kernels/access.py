@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from .._arrays.lazy import lazy
 from .._storage import random_bits
 from .._storage.codecs import DOUBLE, ELEMENTS, FLOAT, INT16, INT32, flushed
 from .._storage.evaluator import kind
@@ -38,7 +39,7 @@ def operation(result: Shape) -> Any:
 
     `result` is its type, or the name of one in ``Access.shapes``.
     """
-    return lambda body: functools.cached_property(lambda access: access.made(body.__get__(access), result))
+    return lambda body: lazy(lambda access: access.made(body.__get__(access), result))
 
 
 class Access:

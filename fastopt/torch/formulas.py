@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from math import inf
 from typing import Any
 
@@ -17,6 +16,7 @@ from .. import optimizers
 from .._api.hyperparameters import in_range
 from .._api.method import Method
 from .._api.optimizer import Optimizer
+from .._arrays.lazy import lazy
 
 Group = Mapping[str, Any]
 #: What is kept of a parameter beside arrays: the number of its steps, and what else PyTorch keeps as a number.
@@ -92,7 +92,7 @@ class Formula:
         """Return the class of fastopt's whose rule a group has."""
         return self.kind
 
-    @cached_property
+    @lazy
     def watched(self) -> tuple[str, ...]:
         """The names of all hyperparameters but `lr`."""
         return (*_SHARED, *self.names, *REFUSED)
