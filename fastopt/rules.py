@@ -1,4 +1,4 @@
-"""What an optimizer is declared with: hyperparameters, states, and powers of decay factors.
+"""What an optimizer is declared with: hyperparameters, states, powers of decay factors, and trust ratios.
 
 A class of your own gets every storage, every target and every feature of fastopt: "Your own optimizer" in the README.
 
@@ -9,8 +9,21 @@ annotation. Where `scalars` has no use for the step, ``step: object`` says that 
 
 from __future__ import annotations
 
-from ._api.declaration import state
+from ._api.declaration import helper, state
 from ._api.hyperparameters import betas, decay, epsilon, flag, nonnegative, optional_fraction, rate
 from ._kernels.power import power
+from ._kernels.trust import trust_ratio
 
-__all__ = ["betas", "decay", "epsilon", "flag", "nonnegative", "optional_fraction", "power", "rate", "state"]
+__all__ = [
+    "betas",
+    "decay",
+    "epsilon",
+    "flag",
+    "helper",
+    "nonnegative",
+    "optional_fraction",
+    "power",
+    "rate",
+    "state",
+    "trust_ratio",
+]

@@ -12,8 +12,9 @@ import pytest
 
 import fastopt
 from fastopt._bench import storages
+from fastopt.rules import trust_ratio
 
-from .oracles import answer
+from .oracles import WITH_NORMS, answer
 
 
 def decreasing(step):
@@ -121,6 +122,18 @@ CASES = [
         | {"lr": 0.1, "weight_decay": 0.1, "decoupled": False, "maximize": True},
     ),
     ("ScheduleFreeAdamW", {"lr": decreasing, "weight_decay": 0.5}),
+    ("LARS", {}),
+    (
+        "LARS",
+        {"beta": 0.8, "trust": 0.02, "eps": 1e-3, "nesterov": True}
+        | {"lr": 0.1, "weight_decay": 0.1, "decoupled": True, "maximize": True},
+    ),
+    ("LAMB", {}),
+    (
+        "LAMB",
+        {"betas": (0.8, 0.99), "eps": 1e-4, "eps_root": 1e-7, "lr": 0.1, "weight_decay": 0.1, "maximize": True},
+    ),
+    ("LAMB", {"lr": decreasing, "weight_decay": 0.1, "decoupled": False}),
 ]
 DTYPES = [np.float32, np.float64]
 # Larger arrays repeat so many random elements; a prime, so that each comes by every place in a packed register.
@@ -134,7 +147,11 @@ def name_of(case):
 
 def slow_operations(name):
     """Return how many roots and quotients the rule of an optimizer has, as its source says."""
-    source = inspect.getsource(getattr(fastopt, name).rule)
+    rule = getattr(fastopt, name).rule
+    called = (rule.__globals__.get(used) for used in rule.__code__.co_names)
+    # What it calls counts too, but for the trust ratio, which is the same for all elements of a tensor.
+    helpers = [f for f in called if inspect.isfunction(f) and f is not trust_ratio]
+    source = "".join(map(inspect.getsource, (rule, *helpers)))
     return {"sqrt": source.count("np.sqrt("), "div": source.count(" / ")}
 
 
@@ -184,6 +201,10 @@ def _is_quick(name, k, core):
 
 
 every_case_by_ci = by_ci(CASES)
+#: Those of rules to which it is all the same which elements a tensor has.
+elementwise_cases_in_turns = in_turns(
+    "dtype", DTYPES, [case for case in CASES if case[0] not in WITH_NORMS], ids=lambda dtype: dtype.__name__
+)
 core_cases_by_ci = by_ci(CASES, core=True)
 #: Every case, with each dtype of the arithmetic; the second: compiled in more than one way.
 every_case_in_turns = in_turns("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
@@ -237,11 +258,12 @@ def check_step(case, opt, p, g):
     """Take one step from the arrays as they are; each element may be off by its roundings, never more."""
     name, kwargs = case
     arrays = [p, *opt.state.values()]
-    old = [a[:PERIOD].copy() for a in arrays]
+    some = p.size if name in WITH_NORMS else PERIOD
+    old = [a[:some].copy() for a in arrays]
     opt.step(g)
-    exact = answer(name, old[0], g[:PERIOD], old[1:], opt.step_count, **kwargs)
+    exact = answer(name, old[0], g[:some], old[1:], opt.step_count, **kwargs)
     for new, right in zip(arrays, exact, strict=True):
-        assert np.max(right.excess(new[:PERIOD]), initial=0) <= 1
+        assert np.max(right.excess(new[:some]), initial=0) <= 1
     assert_same_bits(arrays, [np.resize(a[:PERIOD], a.shape) for a in arrays])
 
 

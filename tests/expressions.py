@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from .oracles import ORACLES
+from .oracles import ORACLES, OWN_DECAY
 
 
 def power(base, exponent):
@@ -184,6 +184,46 @@ def schedulefreeadamw(h, f, p, g, d, v):
     return [*schedulefree(h, f, beta, p, g / (root + f(h.eps)), d), v]
 
 
+def sum_of_squares(x):
+    """Return the sum of squares of an array in the order of lanes and chunks that is promised, a chunk at a time."""
+    lanes_of_chunk, longest = 256, 4096
+
+    def in_lanes(terms):
+        lanes = np.zeros(lanes_of_chunk)
+        for start in range(0, len(terms), lanes_of_chunk):
+            row = terms[start : start + lanes_of_chunk]
+            lanes[: len(row)] += row
+        while len(lanes) > 1:
+            half = len(lanes) // 2
+            lanes = lanes[:half] + lanes[half:]
+        return lanes[0]
+
+    wide = x.ravel("K").astype(np.float64)
+    return in_lanes(np.array([in_lanes(wide[k : k + longest] ** 2) for k in range(0, len(wide), longest)]))
+
+
+def trust(f, size, change):
+    return f(1) if size == 0 or change == 0 else size / change
+
+
+def lars(h, f, p, g, v):
+    size, change = (f(np.sqrt(sum_of_squares(x))) for x in (p, g))
+    u = f(h.lr) * trust(f, f(h.trust) * size, change + f(h.eps)) * g
+    v = f(h.beta) * v + u
+    return [p - (f(h.beta) * v + u if h.nesterov else v), v]
+
+
+def lamb(h, f, p, g, m, v):
+    beta1, beta2 = h.betas
+    m = f(beta1) * m + f(1 - beta1) * g
+    v = f(beta2) * v + f(1 - beta2) * (g * g)
+    root = np.sqrt(f(1 / (1 - power(beta2, h.step))) * v + f(h.eps_root))
+    u = f(1 / (1 - power(beta1, h.step))) * m / (root + f(h.eps))
+    u = u + f(h.weight_decay if h.decoupled else 0) * p
+    size, change = (f(np.sqrt(sum_of_squares(x))) for x in (p, u))
+    return [p - f(h.lr) * trust(f, size, change) * u, m, v]
+
+
 EXPRESSIONS = {
     "GD": gd,
     "Momentum": momentum,
@@ -204,6 +244,8 @@ EXPRESSIONS = {
     "AdEMAMix": ademamix,
     "ScheduleFreeSGD": schedulefreesgd,
     "ScheduleFreeAdamW": schedulefreeadamw,
+    "LARS": lars,
+    "LAMB": lamb,
 }
 
 
@@ -217,9 +259,9 @@ def expression(name, p, g, states, step, **hyperparameters):
     with np.errstate(all="ignore"):
         if h.maximize:
             g = -g
-        if h.weight_decay and h.decoupled:
+        if h.weight_decay and h.decoupled and name not in OWN_DECAY:
             p = f(1 - h.lr * h.weight_decay) * p
-        elif h.weight_decay:
+        elif h.weight_decay and not h.decoupled:
             g = g + f(h.weight_decay) * p
         p, *states = EXPRESSIONS[name](h, f, p, g, *states)
         small = np.finfo(f).smallest_normal  # states are stored as 0 below it

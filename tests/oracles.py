@@ -225,6 +225,43 @@ def schedulefreeadamw(h, p, g, d, v):
     return [*schedulefree(h, beta, p, u, d), v]
 
 
+def norm(x):
+    """Return the Euclidean norm; it is off by the norm of the errors at most, and by the sums in float64."""
+    double = np.finfo(np.float64)
+    with np.errstate(all="ignore"):
+        value, error = (np.sqrt(np.sum(part**2)) for part in (x.value, np.broadcast_to(x.error, x.value.shape)))
+        lost = np.sqrt(x.value.size * EXACT(double.smallest_subnormal))  # of squares
+        return Exact(value, x.dtype, error + 32 * double.eps * value + lost).rounded(x.dtype)
+
+
+def trust(size, change):
+    """Return the trust ratio; nobody knows it where a norm may be 0 or not."""
+    if any(0 < x.value <= x.error < np.inf for x in (size, change)):
+        return Exact(1.0, size.dtype, np.inf)
+    return Exact(1.0) if size.value == 0 or change.value == 0 else size / change
+
+
+def lars(h, p, g, v):
+    u = h.lr * trust(h.trust * norm(p), norm(g) + h.eps) * g
+    v = h.beta * v + u
+    return [p - (h.beta * v + u if h.nesterov else v), v]
+
+
+def lamb(h, p, g, m, v):
+    beta1, beta2 = h.betas
+    m = beta1 * m + (1 - beta1) * g
+    v = beta2 * v + (1 - beta2) * g**2
+    u = m / (1 - beta1**h.step) / (np.sqrt(v / (1 - beta2**h.step) + h.eps_root) + h.eps)
+    if h.decoupled:
+        u = u + h.weight_decay * p
+    return [p - h.lr * trust(norm(p), norm(u)) * u, m, v]
+
+
+#: Those that decay parameters within their equation where that is decoupled.
+OWN_DECAY = ("LAMB",)
+#: Those whose equation takes norms over a tensor.
+WITH_NORMS = ("LARS", "LAMB")
+
 COMMON = {"weight_decay": 0.0, "decoupled": False, "maximize": False, "reproducible": None}
 #: What is done to gradients before any equation is none of its business: tests/test_gradients.py.
 COMMON |= (
@@ -270,6 +307,8 @@ ORACLES = {
         schedulefreeadamw,
         COMMON | {"lr": 2.5e-3, "betas": (0.9, 0.999), "eps": 1e-8, "eps_root": 0.0, "decoupled": True},
     ),
+    "LARS": (lars, COMMON | {"lr": 1.0, "beta": 0.9, "trust": 1e-3, "eps": 0.0, "nesterov": False}),
+    "LAMB": (lamb, COMMON | {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-6, "eps_root": 0.0, "decoupled": True}),
 }
 
 
@@ -281,9 +320,9 @@ def answer(name, p, g, states, step, **hyperparameters):
     p, g, *states = (Exact(a, a.dtype) for a in (p, g, *states))
     if h.maximize:
         g = -g
-    if h.weight_decay and h.decoupled:
+    if h.weight_decay and h.decoupled and name not in OWN_DECAY:
         p = (1 - h.lr * h.weight_decay) * p
-    elif h.weight_decay:
+    elif h.weight_decay and not h.decoupled:
         g = g + h.weight_decay * p
     p, *states = equations(h, p, g, *states)
     return [p, *map(_or_zero, states)]

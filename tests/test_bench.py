@@ -9,7 +9,7 @@ import pytest
 import fastopt
 from fastopt._bench import cli, command_line, measure, peers, run
 from fastopt._bench.catalog import OPTIMIZERS
-from fastopt._engine import plan
+from fastopt._engine import chunks
 from fastopt._kernels import compiler
 
 from . import oracles
@@ -85,7 +85,7 @@ def test_streaming_reads_and_writes_every_array(states):
     spec = compiler.Spec(measure._make_stream(states), 1, ("float32",) * len(arrays))
     table = np.array([[a.ctypes.data] for a in arrays], np.uint64)
     values, groups = np.full((1, 1), 0.5, np.float32), np.zeros(1, np.int64)
-    compiler.sweep(spec, False)(table, *plan.chunks_of([1000]), groups, values, 0, 0)
+    compiler.sweep(spec, False)(table, *chunks.chunks_of([1000]), groups, values, 0, 0)
     for k, array in enumerate(arrays):
         assert (array == k + 1 + 0.5 * (k > 0)).all()
 

@@ -258,6 +258,25 @@ def test_optax_lion(optax, seed, dtype):
 
 
 @every_draw
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_optax_lars(optax, seed, dtype, nesterov):
+    h = draw(seed)
+    shared = {"weight_decay": h["weight_decay"], "nesterov": nesterov}
+    theirs = optax.lars(h["lr"], trust_coefficient=0.01, eps=h["eps"], momentum=h["momentum"], **shared)
+    ours = run("optax", "LARS", dtype, seed, lr=h["lr"], beta=h["momentum"], trust=0.01, eps=h["eps"], **shared)
+    check(ours, run_optax(optax, theirs, dtype, seed), dtype)
+
+
+@every_draw
+def test_optax_lamb(optax, seed, dtype):
+    h = draw(seed)
+    theirs = optax.lamb(h["lr"], *h["betas"], eps=h["eps"], eps_root=1e-6, weight_decay=h["weight_decay"])
+    shared = {k: h[k] for k in ("lr", "betas", "eps", "weight_decay")}
+    ours = run("optax", "LAMB", dtype, seed, eps_root=1e-6, **shared)
+    check(ours, run_optax(optax, theirs, dtype, seed), dtype)
+
+
+@every_draw
 def test_optax_adagrad(optax, seed, dtype):
     h = draw(seed)
     theirs = optax.adagrad(h["lr"], initial_accumulator_value=h["momentum"], eps=h["eps"])
@@ -437,7 +456,9 @@ def test_optax_defaults(optax):
         if "betas" in ours[name]:
             theirs["betas"] = theirs["b1"], theirs["b2"]
         if "beta" in ours[name]:
-            theirs["beta"] = theirs["b1"]
+            theirs["beta"] = theirs.get("momentum", theirs.get("b1"))
+        if name in ("LARS", "LAMB"):
+            theirs["trust"], theirs["decoupled"] = theirs.get("trust_coefficient"), name == "LAMB"
         if theirs.get("weight_decay", 0.0) is None:  # none
             theirs["weight_decay"] = 0.0
         check_defaults("optax", name, theirs)

@@ -9,7 +9,7 @@ import pytest
 
 import fastopt
 from fastopt._bench.catalog import OPTIMIZERS
-from fastopt._engine import plan
+from fastopt._engine import chunks
 from fastopt._kernels import access
 from fastopt._kernels.targets import CPU
 from fastopt._storage import formats, random_bits
@@ -139,8 +139,8 @@ def test_the_same_bits_however_it_is_cut(name, kind, dtype, monkeypatch):
     cuts = [[], [3, 70_000], [1, 2, 3, 4, 5, 100_001]]
     if name == "bfloat16":
         cuts = cuts[:1]  # what is rounded at random depends on the tensor and the place in it, and on nothing else
-    for threads, cut, chunk in itertools.product({1, before}, cuts, [plan.CHUNK, 64, 1 << 20]):
-        monkeypatch.setattr(plan.chunks_of, "__defaults__", (chunk,))
+    for threads, cut, chunk in itertools.product({1, before}, cuts, [chunks.CHUNK, 64, 1 << 20]):
+        monkeypatch.setattr(chunks.chunks_of, "__defaults__", (chunk,))
         numba.set_num_threads(threads)
         try:
             pieces = np.split(p.copy(), cut)

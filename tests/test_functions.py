@@ -9,7 +9,16 @@ import fastopt
 from fastopt._bench.catalog import OPTIMIZERS
 from fastopt._engine import single
 
-from .cases import CASES, assert_same_bits, call, core_cases_in_turns, every_case_in_turns, first_states, make, random
+from .cases import (
+    CASES,
+    assert_same_bits,
+    call,
+    core_cases_in_turns,
+    elementwise_cases_in_turns,
+    first_states,
+    make,
+    random,
+)
 
 
 @core_cases_in_turns
@@ -26,7 +35,7 @@ def test_the_same_bits_as_the_class(case, dtype, shape):
     assert_same_bits([p, *states.values()], [twin, *opt.state.values()])
 
 
-@every_case_in_turns
+@elementwise_cases_in_turns
 def test_the_same_bits_slice_by_slice(case, dtype):
     p, g = random(1025, dtype, 1), random(1025, dtype, 2)
     twin = p.copy()

@@ -499,3 +499,111 @@ class TestReadings:
         assert "own_optimizers.Ada`" in ada.__doc__
         assert "total 0.1" in ada.__doc__
         assert ">>> ada(" in ada.__doc__
+
+
+class Sizes(NamedTuple):
+    whole: float
+    part: float
+
+
+class TestNorms:
+    """A rule that has norms over the tensor, and what is wrong with some."""
+
+    def make(self, norms, rule=None, *, decorated=True):
+        def scalars(step, lr) -> Rate:
+            return Rate(lr=lr)
+
+        rule = rule or (lambda s, g, p: p - s.lr * g / s.whole)
+        norms = staticmethod(norms) if decorated else norms
+        own = {"scalars": staticmethod(scalars), "norms": norms, "rule": staticmethod(rule)}
+        return type("Own", (fastopt.Optimizer,), own)
+
+    @staticmethod
+    def sizes(s, g, p) -> Sizes:
+        return Sizes(whole=g, part=p)
+
+    @pytest.mark.parametrize("size", [1, 5, 4097, 2**17 + 3])
+    def test_what_the_rule_is_given(self, size):
+        cls = self.make(self.sizes, lambda s, g, p: p + s.lr * s.whole + s.part)
+        p, g = np.full(size, 2.0), np.full(size, 3.0)
+        other, wanted = p.copy(), 2 + 3 * np.sqrt(size) + 2 * np.sqrt(size)
+        cls(p, lr=1.0).step(g)
+        np.testing.assert_allclose(p, wanted, rtol=1e-15)
+        fastopt.as_function(cls)(other, g, lr=1.0)
+        np.testing.assert_array_equal(other, p)
+
+    def test_each_tensor_has_its_own(self):
+        p = [np.zeros(3, np.float32), np.zeros(0, np.float32), np.zeros((2, 2), np.float32)]
+        opt = self.make(self.sizes)([{"params": p[:2]}, {"params": p[2:], "lr": 2.0}], lr=1.0)
+        opt.step([[np.full(3, 5.0, np.float32), p[1].copy()], [np.ones((2, 2), np.float32)]])
+        np.testing.assert_allclose(p[0], -1 / np.sqrt(3), rtol=1e-6)
+        np.testing.assert_array_equal(p[2], -1.0)
+
+    def test_of_gradients_that_are_clipped(self):
+        p, g = np.zeros(4), np.full(4, 10.0)
+        opt = self.make(self.sizes, lambda s, g, p: p + s.whole)(p, clip_norm=2.0)
+        opt.step(g)
+        np.testing.assert_allclose(p, 2.0)
+        assert opt.grad_norm == 20
+
+    def test_averages_and_copies_are_none_of_its_business(self):
+        p, copy = np.zeros(3, np.float32), np.empty(3, np.float16)
+        opt = self.make(self.sizes)(p, lr=1.0, ema=0.5, copy_to=copy)
+        opt.step(np.array([3.0, 4.0, 0.0], np.float32))
+        np.testing.assert_allclose(p, [-0.6, -0.8, 0], rtol=1e-6)
+        np.testing.assert_array_equal(copy, p.astype(np.float16))
+        np.testing.assert_array_equal(opt.state["average"], p / 2)
+
+    def test_another_with_the_same_rule(self):
+        """A kernel is found by its norms, too."""
+
+        def rule(s, g, p):
+            return p - s.lr * g / s.whole
+
+        results = []
+        for norms in (self.sizes, lambda s, g, p: Sizes(whole=g + g, part=p)):
+            norms.__annotations__["return"] = Sizes
+            p = np.zeros(4)
+            self.make(norms, rule)(p, lr=1.0).step(np.ones(4))
+            results.append(p[0])
+        assert results == [-0.5, -0.25]
+
+    def test_numbers_that_are_not_finite_or_too_large(self):
+        p = np.zeros(4, np.float32)
+        self.make(self.sizes, lambda s, g, p: p + s.whole)(p).step(np.full(4, 3e38, np.float32))
+        assert (p == np.inf).all()
+        p = np.zeros(4, np.float32)
+        self.make(self.sizes, lambda s, g, p: p + s.whole)(p).step(np.array([1, np.nan, 1, 1], np.float32))
+        assert np.isnan(p).all()
+
+    @pytest.mark.parametrize(
+        ("norms", "message"),
+        [
+            (lambda s, g, p: (g, p), r"Own\.norms must say which NamedTuple it returns: def norms\(s, g, p\) -> Norms"),
+            (lambda g, p: Sizes(p, g), r"Own\.norms must take \(s, g, p\), every declared state in order"),
+            (lambda s, g, p: g, r"Own\.norms must return whole, part; it returned 1 value"),
+            (lambda s, g, p: Sizes(g, 1.0), r"Own\.norms returns 1\.0 as part, which has a type of its own"),
+            (lambda s, g, p: Sizes(g * 2.0, p), r"Own\.norms has 2\.0 in an operation \*"),
+            (lambda s, g, p: Sizes(g * s.part, p), r"Own\.norms uses s\.part; the scalars are lr"),
+        ],
+    )
+    def test_what_is_wrong_is_said(self, norms, message):
+        if "NamedTuple" not in message:
+            norms.__annotations__["return"] = Sizes
+        with pytest.raises((TypeError, AttributeError), match=message):
+            self.make(norms)
+
+    def test_two_things_of_one_name(self):
+        class Twice(NamedTuple):
+            lr: float
+
+        def norms(s, g, p) -> Twice:
+            return Twice(lr=g)
+
+        norms.__annotations__["return"] = Twice
+        with pytest.raises(TypeError, match="Own has 'lr' both as a scalar and as a norm"):
+            self.make(norms)
+
+    def test_a_method(self):
+        with pytest.raises(TypeError, match=r"Own\.norms must be a function of its own: put @staticmethod above it"):
+            self.make(self.sizes, decorated=False)

@@ -100,7 +100,7 @@ def test_a_learning_rate_of_zero_leaves_the_parameter(case, given_arrays):
 @quick
 @given(st.lists(st.integers(0, 40_000), min_size=1, max_size=60))
 def test_chunks_cover_every_element_once(sizes):
-    from fastopt._engine.plan import CHUNK, chunks_of
+    from fastopt._engine.chunks import CHUNK, chunks_of
 
     items, chunks = chunks_of(sizes)
     assert items[0] == 0

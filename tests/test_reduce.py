@@ -11,6 +11,8 @@ from fastopt._engine import threads
 from fastopt._engine.reduce import Reduction
 from fastopt._kernels.reduce import CHUNK, LANES
 
+from .expressions import sum_of_squares
+
 KINDS = [np.float64, np.float32, np.float16, ml_dtypes.bfloat16]
 
 
@@ -29,23 +31,6 @@ def reduced(grads, param=None):
     return reduction.read()
 
 
-def by_hand(x):
-    """Return the sum of squares of one array in the order of lanes and chunks that is promised, one chunk at a time."""
-
-    def in_lanes(terms):
-        lanes = np.zeros(LANES)
-        for start in range(0, len(terms), LANES):
-            row = terms[start : start + LANES]
-            lanes[: len(row)] += row
-        while len(lanes) > 1:
-            half = len(lanes) // 2
-            lanes = lanes[:half] + lanes[half:]
-        return lanes[0]
-
-    wide = x.ravel().astype(np.float64)
-    return in_lanes(np.array([in_lanes(wide[k : k + CHUNK] ** 2) for k in range(0, len(wide), CHUNK)]))
-
-
 SIZES = [1, 0, 7, LANES, LANES + 1, CHUNK, CHUNK + 1, 3 * CHUNK + 77, 70_001]
 
 
@@ -55,7 +40,7 @@ def test_right_and_in_the_order_that_is_promised(kind):
     found = reduced(grads)
     for g, squares, largest in zip(grads, found.squares, found.largest, strict=True):
         wide = g.astype(np.float64)
-        assert squares == by_hand(g)
+        assert squares == sum_of_squares(g)
         exact = math.fsum(wide * wide)
         assert squares == pytest.approx(exact, rel=1e-14)
         assert largest == np.max(np.abs(wide), initial=0)
@@ -102,8 +87,10 @@ def test_groups_do_not_show():
     plan.gather(list(grads))
     reduction.run()
     found = reduction.read()
-    assert [by_hand(g) for g in grads] == found.squares.tolist()
-    assert found.total == by_hand(np.sqrt(found.squares)) or found.total == pytest.approx(sum(found.squares), rel=1e-14)
+    assert [sum_of_squares(g) for g in grads] == found.squares.tolist()
+    assert found.total == sum_of_squares(np.sqrt(found.squares)) or found.total == pytest.approx(
+        sum(found.squares), rel=1e-14
+    )
 
 
 def test_it_can_be_run_again_with_other_gradients():
@@ -114,7 +101,7 @@ def test_it_can_be_run_again_with_other_gradients():
         g = gradients([100], kind, 3)[0]
         plan.gather([g])
         reduction.run()
-        assert reduction.read().squares[0] == by_hand(g)
+        assert reduction.read().squares[0] == sum_of_squares(g)
         assert (p == 0).all()
 
 

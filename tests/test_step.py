@@ -16,13 +16,14 @@ from .cases import (
     PERIOD,
     assert_same_bits,
     check_step,
+    elementwise_cases_in_turns,
     every_case,
     every_case_in_turns,
     first_states,
     make,
     random,
 )
-from .oracles import GRADIENTS, ORACLES, answer, ulps
+from .oracles import GRADIENTS, ORACLES, WITH_NORMS, answer, ulps
 
 SIZES = [0, 1, 7, 1023, 1025, 2**20 + 3]
 
@@ -84,7 +85,7 @@ def test_nan_and_infinity_go_where_the_equations_lead_them(case, dtype, size):
         opt = make(case, p)
         g[1] = bad
         check_step(case, opt, p, g)
-        assert np.isfinite(np.delete(p, 1)).all()
+        assert np.isfinite(np.delete(p, 1)).all() or case[0] in WITH_NORMS
         g[1], p[2] = 1, bad
         check_step(case, opt, p, g)
 
@@ -143,7 +144,7 @@ def test_the_reference_reads_the_rule_as_the_oracle_does(case):
     p, g = random(100, np.float64, 1), random(100, np.float64, 2)
     opt = make(case, p)
     states = [random(100, np.float64, 3 + k, zeros=False) ** 2 + 1 for k in range(len(opt.state))]
-    given = reference.apply(opt.plain_spec(p.dtype).rule, opt.values(5), [g, p, *states])
+    given = reference.apply(opt.plain_spec(p.dtype), opt.values(5), [g, p, *states])
     for new, right in zip(given, answer(name, p, g, states, 5, **kwargs), strict=True):
         assert np.max(right.excess(new)) <= 1
 
@@ -157,7 +158,7 @@ def run(case, p, grads, cut=None):
     return [np.concatenate(row) for row in (opt.params, *opt.state.values())]
 
 
-@every_case_in_turns
+@elementwise_cases_in_turns
 def test_the_same_bits_however_it_is_cut(case, dtype):
     p = random(1025, dtype, 1)
     grads = [random(1025, dtype, 2 + k) for k in range(3)]
@@ -179,7 +180,7 @@ def test_the_same_bits_for_any_number_of_threads(case, dtype, monkeypatch):
     finally:
         numba.set_num_threads(before)
     monkeypatch.setattr(threads, "PARALLEL_FROM", 2**40)
-    results.append(run(case, p, grads, [3, 70_000]))
+    results.append(run(case, p, grads, () if case[0] in WITH_NORMS else [3, 70_000]))
     assert_same_bits(results[0], results[1])
     assert_same_bits(results[0], results[2])
 

@@ -8,7 +8,7 @@ import pytest
 
 import fastopt
 from fastopt._bench import measure, storages
-from fastopt._engine import plan
+from fastopt._engine import chunks
 from fastopt._storage import formats
 from fastopt._storage.int8 import BLOCK
 
@@ -81,8 +81,8 @@ def test_the_same_bits_for_any_threads_and_chunks(kind, kwargs, monkeypatch):
     grads = [[random(a.size, F32, k + 3).astype(kind) for a in start] for k in range(4)]
     results = []
     before = numba.get_num_threads()
-    for threads, chunk in itertools.product({1, before}, [plan.CHUNK, BLOCK, 1 << 20]):
-        monkeypatch.setattr(plan.chunks_of, "__defaults__", (chunk,))
+    for threads, chunk in itertools.product({1, before}, [chunks.CHUNK, BLOCK, 1 << 20]):
+        monkeypatch.setattr(chunks.chunks_of, "__defaults__", (chunk,))
         numba.set_num_threads(threads)
         try:
             opt = fastopt.Adam([a.copy() for a in start], **kwargs)

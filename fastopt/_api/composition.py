@@ -80,8 +80,11 @@ def _copy_for_kernels(rule: Any) -> Any:
     return named_part(copied)
 
 
-def _of_active(inner: Any, active: tuple[bool, ...]) -> Any:
-    """Return the function of `s`, `g`, `p`, a zero and the active states that returns `p` and these."""
+def _of_active(inner: Any, active: tuple[bool, ...], *, measures: bool) -> Any:
+    """Return the function of `s`, `g`, `p`, a zero and the active states that returns `p` and these.
+
+    Or, if it `measures`, that returns all that `inner` does.
+    """
 
     def one(s: Any, g: Any, p: Any, zero: Any) -> Any:
         return (inner(s, g, p),)
@@ -92,6 +95,14 @@ def _of_active(inner: Any, active: tuple[bool, ...]) -> Any:
     def some(s: Any, g: Any, p: Any, zero: Any, *states: Any) -> Any:
         return kept(inner(s, g, p, *given((zero, *states))))
 
+    def measured(s: Any, g: Any, p: Any, zero: Any, *states: Any) -> Any:
+        return inner(s, g, p, *given((zero, *states)))
+
+    if measures:
+        places = itertools.accumulate(map(int, active))
+        choice = tuple(place if is_active else 0 for place, is_active in zip(places, active, strict=True))
+        given = _choose(choice) if active else named_part(lambda _: ())
+        return named_part(measured)
     if not all(active):
         taken = [k for k, is_active in enumerate(active) if is_active]
         given = _choose(tuple(taken.index(k) + 1 if k in taken else 0 for k in range(len(active))))
@@ -106,6 +117,27 @@ def decay_scalar(lr: float, weight_decay: float, decoupled: bool) -> float:
 
 
 part(decay_scalar, **EXACT)
+
+
+def compiled_scalars(
+    plain: Any,
+    numbers: tuple[Any, ...],
+    first: tuple[float, ...],
+    mean: tuple[float, ...],
+    decays: bool,
+    decoupled: bool,
+    weight_decay: float,
+) -> Any:
+    """Return the scalars of a step for use inside compiled code, as a function of the step and `lr`."""
+    scalars = part(plain, **EXACT)
+
+    def values(step, lr):  # type: ignore[no-untyped-def]  # Numba infers them
+        own = scalars(step, lr, *numbers)
+        if decays:
+            return (*first, decay_scalar(lr, weight_decay, decoupled), *mean, *own)
+        return (*first, *mean, *own)
+
+    return named_part(values, **EXACT)
 
 
 class Around(NamedTuple):
@@ -146,14 +178,17 @@ def compose(
     flags: tuple[tuple[str, bool], ...],
     active: tuple[bool, ...],
     around: Around,
+    *,
+    measures: bool = False,
 ) -> Rule:
     """Return ``rule(s, g, p, *states) -> (p, *states)``, as kernels take it, of active states and flat scalars.
 
-    Cached, because kernels are: one rule is one function object.
+    Or, if it `measures`, such a function that returns what norms are taken of. Cached, because kernels are: one rule is
+    one function object.
     """
     kind = named_scalars((*scalars, *(name for name, _ in flags)))
     values = tuple(value for _, value in flags)
-    update = _of_active(_copy_for_kernels(rule), active)
+    update = _of_active(_copy_for_kernels(rule), active, measures=measures)
     decay, maximize, scaled, clipped, averaged, copied = around
     first = around.scalars
     end = first + len(scalars)
@@ -178,9 +213,20 @@ def compose(
             return update(own, g, p, s[first] - s[first], *states)
         return update(own, g, p, p, *states)
 
+    if (averaged or copied) and measures:
+        return _of_own(named_part(composed), sum(active))
     if averaged or copied:
         return _extended(named_part(composed), sum(active), averaged, copied, first - 2)
     return named_by_contents(composed)
+
+
+def _of_own(composed: Any, count: int) -> Rule:
+    """Return a function of the first states alone, of more."""
+
+    def of_own(s: Any, g: Any, p: Any, *states: Any) -> Any:
+        return composed(s, g, p, *states[:count])
+
+    return named_by_contents(of_own)
 
 
 def _extended(composed: Any, count: int, averaged: bool, copied: bool, place: int) -> Rule:
@@ -208,10 +254,11 @@ def _extended(composed: Any, count: int, averaged: bool, copied: bool, place: in
 @functools.cache
 def compose_for(
     cls: Any, around: Around, flags: tuple[bool, ...], has: tuple[bool, ...]
-) -> tuple[Rule, tuple[str, ...]]:
-    """Return the rule of a class for these constants, and the states that it has then."""
+) -> tuple[Rule, Rule | None, tuple[str, ...]]:
+    """Return the rule of a class for these constants, its norms, and the states that it has then."""
     there = dict(zip(cls._has, has, strict=True))
     active = tuple(there.get(f"has_{name}", True) for name in cls._declared)
     named = (*zip(cls._flags, flags, strict=True), *there.items())
-    rule = compose(cls.rule, cls._scalars, named, active, around)
-    return rule, tuple(itertools.compress(cls._declared, active))
+    rule = compose(cls.rule, (*cls._scalars, *cls._measured), named, active, around)
+    norms = compose(cls.norms, cls._scalars, named, active, around, measures=True) if cls._measured else None
+    return rule, norms, tuple(itertools.compress(cls._declared, active))

@@ -36,6 +36,8 @@ ADOPT              1e-3     none     none     none
 AdEMAMix           1e-3     none     none     none
 ScheduleFreeSGD    1.0      none     1.0      none
 ScheduleFreeAdamW  2.5e-3   none     2.5e-3   none
+LARS               1.0      none     none     none
+LAMB               1e-3     none     none     1e-3
 =================  =======  =======  =======  =======
 
 ``none``: no default, or no such optimizer. Of the others, PyTorch's RAdam has epsilon before the bias correction
@@ -97,6 +99,8 @@ conventions: Mapping[str, Mapping[str, Arguments]] = MappingProxyType(
                 "Adadelta": {"rho": 0.9, "eps_root": 1e-6},
                 "RAdam": _ADAM,
                 "SignSGD": {},
+                "LARS": {"beta": 0.9, "trust": 1e-3, "eps": 0.0},
+                "LAMB": {"betas": (0.9, 0.999), "eps": 1e-6, "eps_root": 0.0, "decoupled": True},
                 "Yogi": {"betas": (0.9, 0.999), "eps": 1e-3, "eps_root": 0.0, "initial_accumulator_value": 1e-6},
                 "AdaBelief": {"betas": (0.9, 0.999), "eps": 1e-16, "eps_root": 1e-16},
                 "ADOPT": {"betas": (0.9, 0.9999), "eps": 1e-6},

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import dis
 import inspect
+import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn, overload
 
 from numba.core.errors import NumbaError
 
+from .._kernels.compiler import EXACT
+from .._kernels.parts import F, named_part
 from .._kernels.symbols import contents_of
 from .arguments import AROUND, Arguments, Setting
 from .hyperparameters import Hyperparameter, in_range
@@ -71,6 +74,26 @@ def state(*, nonnegative: bool = False, when: str | None = None, init: float | s
     return State(nonnegative=nonnegative, when=when, init=init)
 
 
+def helper(function: F) -> F:
+    """Make a function callable from rules and norms, for what several of them have in common, and return it.
+
+    Parameters
+    ----------
+    function : callable
+        Of numbers, and of `s` where it is to have it. It may be called from Python as before.
+
+    Examples
+    --------
+    >>> from fastopt.rules import helper
+    >>> @helper
+    ... def average(before, new, factor, rest):
+    ...     return factor * before + rest * new
+    >>> average(1.0, 2.0, 0.5, 0.5)
+    1.5
+    """
+    return named_part(function, **EXACT)
+
+
 def find_states(cls: type) -> dict[str, State]:
     """Return the states of a class, those of its bases first."""
     attributes = [item for base in reversed(cls.__mro__) for item in vars(base).items()]
@@ -120,19 +143,33 @@ def scalars_type(cls: Any) -> Any:
     TypeError
         If it is not.
     """
-    function = cls.scalars
+    return _named_tuple(cls, "scalars", "def scalars(step, lr) -> Scalars, with Scalars")
+
+
+def norms_type(cls: Any) -> Any:
+    """Return the NamedTuple that ``norms`` of a class is annotated with.
+
+    Raises
+    ------
+    TypeError
+        If it is not.
+    """
+    return _named_tuple(cls, "norms", "def norms(s, g, p) -> Norms, with Norms")
+
+
+def _named_tuple(cls: Any, name: str, example: str) -> Any:
+    function = getattr(cls, name)
     kind = function.__annotations__.get("return")
     if isinstance(kind, str):
         cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
         kind = {**function.__globals__, **{name: contents_of(cell) for name, cell in cells}}.get(kind)
     if not (isinstance(kind, type) and issubclass(kind, tuple) and hasattr(kind, "_fields")):
         raise TypeError(
-            f"{cls.__name__}.scalars must say which NamedTuple it returns: def scalars(step, lr) -> Scalars, with "
-            "Scalars defined before the class and outside of it; got the annotation "
-            f"{function.__annotations__.get('return')!r}"
+            f"{cls.__name__}.{name} must say which NamedTuple it returns: {example} defined before the class and "
+            f"outside of it; got the annotation {function.__annotations__.get('return')!r}"
         )
     if not kind._fields:
-        raise TypeError(f"{cls.__name__}.scalars returns {kind.__name__}, which has no fields")
+        raise TypeError(f"{cls.__name__}.{name} returns {kind.__name__}, which has no fields")
     return kind
 
 
@@ -168,7 +205,8 @@ def check_class(cls: Any, states: Mapping[str, State], flags: Iterable[str], hyp
     """
     own = cls.__name__
     _check_names(own, states, hyperparameters)
-    for name in ("scalars", "rule"):
+    measured = ("norms",) if hasattr(cls, "norms") else ()
+    for name in ("scalars", "rule", *measured):
         if not isinstance(inspect.getattr_static(cls, name, None), staticmethod):
             raise TypeError(f"{own}.{name} must be a function of its own: put @staticmethod above it")
     for name, declared in states.items():
@@ -177,16 +215,8 @@ def check_class(cls: Any, states: Mapping[str, State], flags: Iterable[str], hyp
                 raise TypeError(
                     f"{own}.{name} = state({what}={wanted!r}) must name a hyperparameter: {', '.join(hyperparameters)}"
                 )
-    wanted_arguments = ["s", "g", "p", *states]
-    arguments = list(inspect.signature(cls.rule).parameters)
-    pairs = zip(wanted_arguments, arguments, strict=False)
-    # A state may be called as another argument is, such as "s": its argument then has a name of its own.
-    misnamed = any(k < 3 or name not in wanted_arguments[:3] for k, (name, own_) in enumerate(pairs) if name != own_)
-    if len(arguments) != len(wanted_arguments) or misnamed:
-        raise TypeError(
-            f"{own}.rule must take ({', '.join(wanted_arguments)}), every declared state in order; it takes "
-            f"({', '.join(arguments)})"
-        )
+    for name in ("rule", *measured):
+        _check_arguments(f"{own}.{name}", getattr(cls, name), states)
     first, *rest = inspect.signature(cls.scalars).parameters
     if first != "step" or rest[:1] != ["lr"]:
         raise TypeError(f"{own}.scalars must take (step, lr, ...), got ({', '.join((first, *rest))})")
@@ -194,32 +224,60 @@ def check_class(cls: Any, states: Mapping[str, State], flags: Iterable[str], hyp
         if not hasattr(cls, name) or isinstance(inspect.getattr_static(cls, name), Setting):
             raise TypeError(f"{own}.scalars takes {name!r}, which is no hyperparameter: {', '.join(hyperparameters)}")
     scalars = scalars_type(cls)._fields
-    both = [name for name in scalars if name in flags]
-    if both:
-        raise TypeError(f"{own} has {both[0]!r} both as a scalar and as a flag, which the rule could not tell apart")
-    _trace(cls, states, scalars, tuple(flags))
+    kinds = {"scalar": scalars, "norm": norms_type(cls)._fields if measured else (), "flag": tuple(flags)}
+    for (kind, names), (other, others) in itertools.combinations(kinds.items(), 2):
+        if both := [name for name in names if name in others]:
+            raise TypeError(
+                f"{own} has {both[0]!r} both as a {kind} and as a {other}, which the rule could not tell apart"
+            )
+    if measured:
+        _trace(cls, "norms", states, scalars, kinds["flag"], kinds["norm"])
+    _trace(cls, "rule", states, (*scalars, *kinds["norm"]), kinds["flag"], ("p", *states))
 
 
-def _trace(cls: Any, states: Mapping[str, State], scalars: tuple[str, ...], flags: tuple[str, ...]) -> None:
-    """Run the rule of a class once for every way through its branches, and check what it returns."""
-    own = cls.__name__
+def _check_arguments(called: str, function: Any, states: Iterable[str]) -> None:
+    """Raise for a function of an element that takes other arguments than it is given."""
+    wanted = ["s", "g", "p", *states]
+    arguments = list(inspect.signature(function).parameters)
+    # A state may be called as another argument is, such as "s": its argument then has a name of its own.
+    pairs = enumerate(zip(wanted, arguments, strict=False))
+    misnamed = any(k < 3 or name not in wanted[:3] for k, (name, own) in pairs if name != own)
+    if len(arguments) != len(wanted) or misnamed:
+        raise TypeError(
+            f"{called} must take ({', '.join(wanted)}), every declared state in order; it takes "
+            f"({', '.join(arguments)})"
+        )
+
+
+def _trace(
+    cls: Any,
+    name: str,
+    states: Mapping[str, State],
+    scalars: tuple[str, ...],
+    flags: tuple[str, ...],
+    returns: tuple[str, ...],
+) -> None:
+    """Run a function of a class once for every way through its branches, and check what it returns."""
+    own = f"{cls.__name__}.{name}"
     recorder = Recorder(own, scalars, flags)
+    function = getattr(cls, name)
     for s in recorder.paths():
         given = [Scalar(recorder) for _ in ("g", "p", *states)]
         try:
-            returned = cls.rule(s, *given)
+            returned = function(s, *given)
         except (NumbaError, NotImplementedError):
             return  # it calls compiled code, of which only compiling tells what it returns
         values = returned if isinstance(returned, tuple) else (returned,)
-        if len(values) != 1 + len(states):
-            wanted = ", ".join(("p", *states))
-            raise TypeError(f"{own}.rule must return {wanted}; it returned {len(values)} value(s)")
-        if isinstance(returned, tuple) != bool(states):
-            wanted = f"a tuple of {', '.join(('p', *states))}" if states else "p alone, no tuple"
-            raise TypeError(f"{own}.rule must return {wanted}; got {type(returned).__name__}")
-        for name, value in zip(("p", *states), values, strict=True):
+        wanted = ", ".join(returns)
+        if len(values) != len(returns):
+            raise TypeError(f"{own} must return {wanted}; it returned {len(values)} value(s)")
+        alone = name == "rule" and not states
+        if isinstance(returned, tuple) == alone:
+            wanted = "p alone, no tuple" if alone else f"a tuple of {wanted}"
+            raise TypeError(f"{own} must return {wanted}; got {type(returned).__name__}")
+        for called, value in zip(returns, values, strict=True):
             if not isinstance(value, Scalar):
                 raise TypeError(
-                    f"{own}.rule returns {value!r} as {name}, which has a type of its own: return a number that is "
+                    f"{own} returns {value!r} as {called}, which has a type of its own: return a number that is "
                     "computed from s, g, p and the states"
                 )

@@ -85,8 +85,21 @@ def in_range(name: str, value: Any, low: float, high: float, *, low_in: bool = T
     return number
 
 
-def check_normal(name: str, value: float, dtype: np.dtype[Any], *, reciprocal: bool = False) -> None:
-    """Raise ValueError unless a value above 0, or its reciprocal, is a normal number of a dtype."""
+#: The largest float64 that each dtype rounds to 0: half of its least number.
+_ROUNDED_TO_ZERO = {"f": 2.0**-150, "d": 0.0}
+
+
+def check_not_lost(name: str, value: float, dtype: np.dtype[Any]) -> None:
+    """Raise ValueError for a value above 0 that is 0 in a dtype."""
+    if 0 < value <= _ROUNDED_TO_ZERO[dtype.char]:
+        least = np.finfo(dtype).smallest_subnormal
+        raise ValueError(f"{name} must be 0 or at least {least:.2g} where arithmetic is in {dtype}, got {value!r}")
+
+
+def check_normal(name: str, value: float | None, dtype: np.dtype[Any], *, reciprocal: bool = False) -> None:
+    """Raise ValueError unless a value above 0, or its reciprocal, is a normal number of a dtype; None is any."""
+    if value is None:
+        return
     info = np.finfo(dtype)
     low, high = float(info.smallest_normal), float(info.max)
     if not low <= (1.0 / value if reciprocal else value) <= high:

@@ -85,7 +85,7 @@ def jitable(
     count = len(names)
     scalars = method.compiled_values()
     reproducible = method.is_reproducible(("float32",))
-    contents = digest(method._rule, scalars, reproducible)
+    contents = digest(method._rule, method._norms, scalars, reproducible)
     cache.present.add(contents)
 
     def update(*arguments: Any) -> None:
@@ -100,7 +100,7 @@ def jitable(
     def _update(*arguments: Any) -> Any:
         dtype = _check_types(names, _expect(names, arguments, NumbaTypeError))
         method.check_dtypes(dtype)
-        run = compiler.run(method._rule, " ".join([dtype.name] * count), reproducible)
+        run = compiler.run_whole(method.plain_spec(dtype))
         itemsize = dtype.itemsize
         cast = np.float32 if dtype == np.float32 else np.float64
 

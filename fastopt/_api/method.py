@@ -14,15 +14,20 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 from .._engine.extents import AVERAGE
-from .._kernels.compiler import EXACT, Spec
-from .._kernels.parts import named_part, part
+from .._kernels.compiler import Spec
 from . import hyperparameters as _hyper
 from .arguments import AROUND, SHARED, Arguments
-from .composition import Around, Rule, compose_for, decay_scalar, without_names
-from .declaration import State, check_class, check_field, depends_on_step, find_states, initial_value, scalars_type
-
-#: The largest float64 that each dtype rounds to 0: half of its least number.
-_ROUNDED_TO_ZERO = {"f": 2.0**-150, "d": 0.0}
+from .composition import Around, Rule, compiled_scalars, compose_for, decay_scalar, without_names
+from .declaration import (
+    State,
+    check_class,
+    check_field,
+    depends_on_step,
+    find_states,
+    initial_value,
+    norms_type,
+    scalars_type,
+)
 
 
 class Method(Arguments):
@@ -54,6 +59,8 @@ class Method(Arguments):
     _whens: ClassVar[tuple[str, ...]] = ()
     _scalars: ClassVar[tuple[str, ...]] = ()
     _kind: ClassVar[Any]
+    _measured: ClassVar[tuple[str, ...]] = ()
+    _norms: ClassVar[Rule | None] = None
     # Those of instances, set in `_changed` by way of their dictionary; without ClassVar they would be arguments.
     _active: ClassVar[tuple[str, ...]]
     _fixed: ClassVar[tuple[float, ...] | None]
@@ -99,6 +106,7 @@ class Method(Arguments):
             cls._arguments = tuple(inspect.signature(cls.scalars).parameters)[2:]
             cls._kind = scalars_type(cls)
             cls._scalars = cls._kind._fields
+            cls._measured = norms_type(cls)._fields if hasattr(cls, "norms") else ()
             cls.timed = depends_on_step(cls.scalars)
 
     scalars: ClassVar[Callable[..., tuple[float, ...]]]
@@ -108,7 +116,13 @@ class Method(Arguments):
     is compiled too, for :func:`fastopt.jitable`."""
 
     rule: ClassVar[Rule]
-    """``rule(s, g, p, *states) -> (p, *states)`` for one element; `s` has the scalars and the flags by name."""
+    """``rule(s, g, p, *states) -> (p, *states)`` for one element; `s` has the scalars and the flags by name.
+
+    A class may have ``norms(s, g, p, *states) -> Norms`` beside it, with a NamedTuple of numbers: of each the rule has,
+    in `s` by its name, the root of the sum of its squares over the tensor that the element is of."""
+
+    own_decay: ClassVar[bool] = False
+    """Whether the rule itself decays parameters where `decoupled`; `scalars` then takes `weight_decay`."""
 
     @classmethod
     def parameters(cls) -> list[inspect.Parameter]:
@@ -164,7 +178,7 @@ class Method(Arguments):
         now, cls = self.__dict__, type(self)
         decay = "coupled" if now["weight_decay"] else ""
         if now["decoupled"]:  # a factor of 1 leaves every number as it is
-            decay = "decoupled" if now["weight_decay"] or self._of_group else ""
+            decay = "decoupled" if (now["weight_decay"] or self._of_group) and not cls.own_decay else ""
         scaled = now["grad_scale"] is not None or now["clip_norm"] is not None
         of_all = now["clip_norm"] is not None or now["nonfinite"] != "propagate"
         averaged = now["ema"] is not None
@@ -173,12 +187,12 @@ class Method(Arguments):
         has = [bool(getattr(self, when)) for when in self._whens]
         constants = (cls, around, of_all, now["reproducible"], *flags, *has)
         if constants != now.get("_constants"):  # most changes are of numbers alone
-            rule, active = compose_for(cls, Around(*around), tuple(flags), tuple(has))  # type: ignore[arg-type]  # has a hash
+            rule, norms, active = compose_for(cls, Around(*around), tuple(flags), tuple(has))  # type: ignore[arg-type]  # has a hash
             now["_decays"], now["_leading"], now["_of_all"] = bool(decay), Around(*around).scalars, of_all
             now["_of_class"] = of_all or averaged
-            now["_constants"], now["_rule"] = constants, rule
+            now["_constants"], now["_rule"], now["_norms"] = constants, rule, norms
             now["_active"] = (*active, AVERAGE) if averaged else active
-            now["_kernel_key"], now["_specs"] = (rule, now["reproducible"]), {}
+            now["_kernel_key"], now["_specs"] = (rule, norms, now["reproducible"]), {}
             now["_plain"] = without_names(cls.scalars, cls._kind)
         first = (self._factor(),) if scaled else ()
         now["_first"] = first if now["clip_value"] is None else (*first, now["clip_value"])
@@ -230,7 +244,8 @@ class Method(Arguments):
             if own != len(self._scalars):
                 names = ", ".join(self._scalars)
                 raise TypeError(f"{type(self).__name__}.scalars returned {own} numbers, and its NamedTuple has {names}")
-            spec = Spec(self._rule, scalars, codecs, self.is_reproducible(codecs))
+            norms = (self._norms, len(self._measured))
+            spec = Spec(self._rule, scalars, codecs, self.is_reproducible(codecs), *norms)
             self.check_dtypes(spec.compute)
             self._specs[codecs] = spec
         return spec
@@ -246,17 +261,10 @@ class Method(Arguments):
         """Raise ValueError unless what keeps divisors from zero, and scales gradients, does so in these dtypes."""
         for dtype in dtypes:
             for name in self._guards:
-                value = self.__dict__[name]
-                if 0 < value <= _ROUNDED_TO_ZERO[dtype.char]:
-                    least = np.finfo(dtype).smallest_subnormal
-                    raise ValueError(
-                        f"{name} must be 0 or at least {least:.2g} where arithmetic is in {dtype}, got {value!r}"
-                    )
+                _hyper.check_not_lost(name, self.__dict__[name], dtype)
             if self._first:
-                for name, reciprocal in (("grad_scale", True), ("clip_value", False)):
-                    value = self.__dict__[name]
-                    if value is not None:
-                        _hyper.check_normal(name, value, dtype, reciprocal=reciprocal)
+                _hyper.check_normal("grad_scale", self.grad_scale, dtype, reciprocal=True)
+                _hyper.check_normal("clip_value", self.clip_value, dtype)
 
     def plain_spec(self, dtype: np.dtype[Any]) -> Spec:
         """Return the same for arrays that are all of `dtype`, float32 or float64."""
@@ -271,16 +279,7 @@ class Method(Arguments):
 
         The step is passed as a float, for which Numba takes the power as Python does.
         """
-        scalars = part(self._plain, **EXACT)
-        _, numbers, first, mean, decays, decoupled, weight_decay = self.compiled_from()
-
-        def values(step, lr):
-            own = scalars(step, lr, *numbers)
-            if decays:
-                return (*first, decay_scalar(lr, weight_decay, decoupled), *mean, *own)
-            return (*first, *mean, *own)
-
-        return named_part(values, **EXACT)
+        return compiled_scalars(*self.compiled_from())
 
     if not TYPE_CHECKING:  # type checkers know which attributes there are, unless they see this
 

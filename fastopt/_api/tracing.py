@@ -28,19 +28,19 @@ class Scalar:
 
     def __float__(self) -> float:
         raise TypeError(
-            f"{self._recorder.owner}.rule calls a function of one Python number: use NumPy's, such as np.sqrt, which "
+            f"{self._recorder.owner} calls a function of one Python number: use NumPy's, such as np.sqrt, which "
             "are of arrays, too"
         )
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
         if method != "__call__" or options:
-            raise TypeError(f"{self._recorder.owner}.rule must call np.{ufunc.__name__} with numbers alone")
+            raise TypeError(f"{self._recorder.owner} must call np.{ufunc.__name__} with numbers alone")
         result = self._recorder.operate(f"np.{ufunc.__name__}", *inputs)
         return result if ufunc.nout == 1 else (result,) * ufunc.nout
 
     def __array_function__(self, function: Any, kinds: Any, arguments: Any, options: Any) -> Any:
         hint = ": write a if condition else b" if function is np.where else ", which is not of single numbers"
-        raise TypeError(f"{self._recorder.owner}.rule calls np.{function.__name__}{hint}")
+        raise TypeError(f"{self._recorder.owner} calls np.{function.__name__}{hint}")
 
 
 def _operator(symbol: str, *, reflected: bool = False) -> Callable[..., Scalar]:
@@ -93,22 +93,22 @@ class _Quantities:
         raise AttributeError(self._recorder.lacks(name))
 
     def __setattr__(self, name: str, value: Any) -> None:
-        raise AttributeError(f"{self._recorder.owner}.rule sets s.{name}: what s holds is the same for all elements")
+        raise AttributeError(f"{self._recorder.owner} sets s.{name}: what s holds is the same for all elements")
 
     def __iter__(self) -> Iterator[Any]:
-        raise TypeError(f"{self._recorder.owner}.rule takes s apart by position: use its names, such as s.lr")
+        raise TypeError(f"{self._recorder.owner} takes s apart by position: use its names, such as s.lr")
 
     def __getitem__(self, index: Any) -> Any:
-        raise TypeError(f"{self._recorder.owner}.rule takes s[{index!r}] by position: use its names, such as s.lr")
+        raise TypeError(f"{self._recorder.owner} takes s[{index!r}] by position: use its names, such as s.lr")
 
 
 class Recorder:
-    """Leads a rule through each of its branches.
+    """Leads a rule, or what norms are taken of, through each of its branches.
 
     Parameters
     ----------
     owner : str
-        The class whose rule it is, for messages.
+        What messages call it: the class and the name of the function.
     scalars, flags : tuple of str
         What `s` has.
     """
@@ -130,14 +130,12 @@ class Recorder:
             if not self._decisions:
                 return
             self._decisions[-1] = False
-        raise TypeError(f"{self.owner}.rule has more than {_MOST_PATHS} ways through its branches")
+        raise TypeError(f"{self.owner} has more than {_MOST_PATHS} ways through its branches")
 
     def decide(self) -> bool:
         """Return which way a branch is taken: all are, one after the other."""
         if self._taken == _MOST_DECISIONS:
-            raise TypeError(
-                f"{self.owner}.rule has more than {_MOST_DECISIONS} branches one after the other, or no end"
-            )
+            raise TypeError(f"{self.owner} has more than {_MOST_DECISIONS} branches one after the other, or no end")
         if self._taken == len(self._decisions):
             self._decisions.append(True)
         self._taken += 1
@@ -148,7 +146,7 @@ class Recorder:
         for operand in operands:
             if not isinstance(operand, Scalar):
                 raise TypeError(
-                    f"{self.owner}.rule has {operand!r} in an operation {operation}, which would be done in float64 "
+                    f"{self.owner} has {operand!r} in an operation {operation}, which would be done in float64 "
                     "whatever the arrays are: return such a number from scalars, and write s.<its name>"
                 )
         return Scalar(self)
@@ -156,7 +154,7 @@ class Recorder:
     def lacks(self, name: str) -> str:
         """Return what to say of a name that `s` has not."""
         flags = f"; flags: {', '.join(self._flags)}" if self._flags else ""
-        return f"{self.owner}.rule uses s.{name}; the scalars are {', '.join(self._scalars)}{flags}"
+        return f"{self.owner} uses s.{name}; the scalars are {', '.join(self._scalars)}{flags}"
 
 
 class _Flag:

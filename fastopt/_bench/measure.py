@@ -21,7 +21,7 @@ from numba.extending import register_jitable
 
 from .._api.optimizer import Optimizer
 from .._engine import threads
-from .._kernels import compiler
+from .._kernels import compiler, reference
 from .._storage.int8 import BLOCK
 from .._storage.layout import CODECS
 
@@ -173,7 +173,7 @@ def plain_numpy(optimizer: Optimizer, g: Any) -> Callable[[], None]:
     scalars = tuple(p.dtype.type(value) for value in optimizer.values(1))
 
     def step() -> None:
-        arrays[:] = spec.rule(scalars, g, *arrays)
+        arrays[:] = spec.rule(scalars + reference.norms_of(spec, scalars, [g, *arrays]), g, *arrays)
 
     return step
 

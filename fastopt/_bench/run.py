@@ -89,10 +89,10 @@ def exact(p: Array, g: Array, steps: int) -> Array:
     The tests hold the rule against independent equations.
     """
     method = Adam.with_hyperparameters(lr=LR, betas=BETAS, eps=EPS)
-    rule = method.plain_spec(np.dtype(np.float64)).rule
+    spec = method.plain_spec(np.dtype(np.float64))
     arrays = [p, *(np.zeros_like(p) for _ in method.active_states())]
     for t in range(1, steps + 1):
-        arrays = reference.apply(rule, method.values(t), [g, *arrays])
+        arrays = reference.apply(spec, method.values(t), [g, *arrays])
     return arrays[0]
 
 

@@ -14,7 +14,9 @@ from .._arrays.view import View
 from .._kernels import compiler
 from .._kernels.compiler import Spec
 from . import streams, threads
-from .plan import Group, Members, chunks_of
+from .chunks import chunks_of
+from .norms import DeviceNorms
+from .plan import Group, Members
 from .scalars import ScalarTable, Update
 from .signals import deferred
 
@@ -55,7 +57,7 @@ class DeviceGroup(Group):
         self._counted: Any = None  # what the kernel that counts was made of
         if capturable and self.group_count > 1:
             raise TypeError("capturable=True is for one group of parameters: the device works out the scalars of one")
-        self._in_memory = capturable or self.group_count > 1
+        self._device_norms: DeviceNorms | None = None
         _, chunks = chunks_of([p.size for p in params], CHUNK)
         self._count = len(chunks)
         self._known: list[_Known | None] = [None] * len(params)
@@ -145,7 +147,10 @@ class DeviceGroup(Group):
             if streams.capturing(self._handle):
                 self._check_capture()
             if spec is not self.spec:
+                self._in_memory = self.capturable or self.group_count > 1 or spec.measured > 0
                 self._kernel = compiler.device_sweep(spec, self._in_memory, self.capturable, self.device)
+                sizes = [p.size for p in self.params]
+                self._device_norms = DeviceNorms(spec, sizes, self.device) if spec.measured else None
                 self.spec, self.values = spec, ScalarTable(self.group_count, spec.scalars, spec.compute)
                 if self._in_memory:
                     self._bits = np.zeros(-(-self.values.array.nbytes // 8), np.int64)
@@ -197,6 +202,9 @@ class DeviceGroup(Group):
                 number = clock
             kernel = sweep_launcher(self._kernel, self.spec, self._count, self.device, handle)
             table, chunks = self._places
+            if (norms := self._device_norms) is not None:
+                norms.enqueue(table, chunks, groups, scalars, handle)
+                groups, scalars = (driver.argument(driver.address_of(a)) for a in (norms.tensors, norms.rows))
             kernel(table, len(self.params), chunks, self._count, groups, scalars, self.seed, number)
 
     def write_clock(self, step: int | None, lr: float) -> None:

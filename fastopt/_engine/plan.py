@@ -15,34 +15,9 @@ from .._kernels import compiler
 from .._kernels.compiler import Spec
 from .._storage.layout import ZEROED
 from . import threads
+from .chunks import chunks_of
+from .norms import HostNorms
 from .scalars import ScalarTable, Update
-
-# A chunk is the most that is done between two looks at the chunk list, an item the least that a thread
-# takes. 2^13 elements: from 2^12 to 2^18 the time of float32 Adam is the same within the noise, and
-# small chunks spread mid-sized tensors over more threads.
-CHUNK = 1 << 13
-# What a chunk costs besides its elements, in elements: an empty chunk takes about 10 ns.
-_CHUNK_COST = 64
-
-
-def chunks_of(sizes: Sequence[int], longest: int = CHUNK) -> tuple[Array, Array]:
-    """Return the items and the chunks for tensors of these sizes.
-
-    No chunk has more than `longest` elements. The cut depends on the sizes alone, never on the number of threads.
-    """
-    pieces = []
-    for tensor, size in enumerate(sizes):
-        starts = np.arange(0, size, longest, dtype=np.int64)
-        piece = np.empty((len(starts), 3), np.int64)
-        piece[:, 0] = tensor
-        piece[:, 1] = starts
-        piece[:, 2] = np.minimum(size - starts, longest)
-        pieces.append(piece)
-    chunks = np.concatenate(pieces) if pieces else np.empty((0, 3), np.int64)
-    cost = np.cumsum(chunks[:, 2] + _CHUNK_COST)
-    goals = np.arange(CHUNK, cost[-1], CHUNK) if len(cost) else np.empty(0, np.int64)
-    ends = np.concatenate([[0], np.searchsorted(cost, goals) + 1, [len(chunks)]]).astype(np.int64)
-    return ends[np.diff(ends, prepend=-1) > 0], chunks  # np.unique would do, but loads numpy.ma: 20 ms, and a lock
 
 
 class Members(NamedTuple):
@@ -113,6 +88,7 @@ class Group:
         self.groups = np.array([self.rows.index(g) for g in self.param_groups], np.int64)
         self.group_count = len(self.rows)
         self.values = ScalarTable(self.group_count, 0, np.dtype(np.float64))
+        self._norms: HostNorms | None = None
 
     @property
     def found(self) -> Array:
@@ -155,8 +131,11 @@ class Group:
             kernels.prepare()
             self.kernels, self.spec = kernels, spec
             self.values = ScalarTable(self.group_count, spec.scalars, spec.compute)
+            self._norms = HostNorms(spec, [p.size for p in self.params], self.groups) if spec.measured else None
         elif self.kernels.large:  # how many threads may have changed
             self.kernels.prepare()
+        if self._norms is not None:
+            self._norms.prepare()
         self.pack(rows)
 
     def pack(self, rows: Sequence[tuple[float, ...]]) -> None:
@@ -169,4 +148,7 @@ class Group:
     def launch(self, step: int) -> threads.Launch:
         """Return the launch that updates all tensors of the group, in step number `step`."""
         self._row[:] = self._addresses  # as memoryviews: 0.06 µs of 5, and 0.16 as arrays
-        return self.kernels, (self.table, self.items, self.chunks, self.groups, self.values.array, self.seed, step)
+        groups, values = self.groups, self.values.array
+        if self._norms is not None:
+            groups, values = self._norms.tensors, self._norms.run(self.table, values)
+        return self.kernels, (self.table, self.items, self.chunks, groups, values, self.seed, step)

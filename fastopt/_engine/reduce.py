@@ -16,10 +16,11 @@ import numpy as np
 from .._arrays import driver, gpu
 from .._arrays.checks import Array
 from .._kernels import compiler
-from .._kernels.reduce import CHUNK, RESULTS
+from .._kernels.reduce import RESULTS
 from . import streams, threads
+from .chunks import chunks_to_reduce, fold_arguments, row_addresses
 from .gpu import DeviceGroup, chunks_there, wait_for
-from .plan import Group, chunks_of
+from .plan import Group
 
 
 class Reduced(NamedTuple):
@@ -51,24 +52,20 @@ class Reduced(NamedTuple):
         return math.sqrt(self.total)
 
 
-def _passes(sizes: Sequence[int]) -> tuple[Array, Array]:
-    """Return the chunks of tensors of these sizes, and those of their results: for each tensor those of its chunks."""
-    _, chunks = chunks_of(sizes, CHUNK)
-    bounds = np.searchsorted(chunks[:, 0], np.arange(len(sizes) + 1))
-    return chunks, np.stack([np.zeros(len(sizes), np.int64), bounds[:-1], np.diff(bounds)], axis=1)
-
-
 class _Host:
     """The reduction of the tensors of a group in the host's memory."""
 
     def __init__(self, sizes: Sequence[int]) -> None:
-        self._chunks, of_tensors = _passes(sizes)
+        self._chunks, of_tensors = chunks_to_reduce(sizes)
         self._elements = sum(sizes)
         self._found = np.zeros((2, len(self._chunks)), np.float64)
         self.found = np.zeros((2, len(sizes)), np.float64)
         self._table = np.zeros((1, len(sizes)), np.uint64)
         self._addresses = self._table[0].view(np.int64)
-        self._results, self._of_tensors = tuple(_rows(self._found)), _fold(self._found, of_tensors, self.found)
+        self._results, self._of_tensors = (
+            tuple(row_addresses(self._found)),
+            fold_arguments(self._found, of_tensors, self.found),
+        )
         self._codec = ""
 
     def launches(self, addresses: Array, codec: str) -> list[threads.Launch]:
@@ -83,22 +80,12 @@ class _Host:
         return [(self._kernels, (self._table, self._chunks, *self._results)), (self._folds, self._of_tensors)]
 
 
-def _rows(found: Array) -> Array:
-    """Return the addresses of the rows of an array of results."""
-    return np.array([found.ctypes.data, found.ctypes.data + found.strides[0]], np.uint64)
-
-
-def _fold(found: Array, chunks: Array, results: Array) -> tuple[Any, ...]:
-    """Return the arguments of the kernel that reduces results to others."""
-    return _rows(found)[:, None], chunks, *_rows(results)
-
-
 class _Device:
     """The reduction of the tensors of a group on a GPU."""
 
     def __init__(self, group: DeviceGroup) -> None:
         self._group, sizes = group, [p.size for p in group.params]
-        chunks, of_tensors = _passes(sizes)
+        chunks, of_tensors = chunks_to_reduce(sizes)
         self._counts = len(chunks), len(sizes)
         self.found = np.zeros((2, len(sizes)), np.float64)
         with driver.on(group.device):
@@ -152,7 +139,7 @@ class Reduction:
         whole = np.array([[0, 0, count]], np.int64)
         self._all = (
             threads.Kernels(functools.partial(compiler.sums, RESULTS), 0),
-            _fold(self._every, whole, self._over_all),
+            fold_arguments(self._every, whole, self._over_all),
         )
 
     def run(self, stream: Any = None) -> None:

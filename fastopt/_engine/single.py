@@ -30,7 +30,8 @@ from .._kernels.cpu import LARGE, UNSURE
 from .._storage.formats import STATES, check_rounding, compute_dtype, param_codec, state_codec
 from . import gpu as devices
 from . import streams, threads
-from .plan import chunks_of
+from .chunks import chunks_of
+from .norms import HostNorms
 from .scalars import ScalarTable, Update
 
 #: The group of the only tensor.
@@ -85,7 +86,12 @@ class Single:
             size = arrays[1].size
             kernels = threads.Kernels(functools.partial(compiler.sweep, self.spec), size)
             kernels.prepare()
-            threads.launch([(kernels, (work.table, *_cached_chunks((size,)), _GROUP, work.scalars.array, seed, step))])
+            scalars = work.scalars.array
+            if self.spec.measured:
+                norms = HostNorms(self.spec, (size,), _GROUP)
+                norms.prepare()
+                scalars = norms.run(work.table, scalars)
+            threads.launch([(kernels, (work.table, *_cached_chunks((size,)), _GROUP, scalars, seed, step))])
         self._spare.append(work)
 
 
@@ -193,6 +199,8 @@ def _update_on_gpu(
     p = views[1]
     values = method.values(step)
     spec = method.spec(codecs, len(values))
+    if spec.measured:
+        raise TypeError("the rule takes norms over a tensor: on a GPU use the class, which has memory for them there")
     scalars = ScalarTable(1, spec.scalars, spec.compute)
     scalars.pack(values)
     handle = gpu.stream_handle(stream, p)

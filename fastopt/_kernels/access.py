@@ -29,8 +29,10 @@ from .._storage.random_bits import INT64
 from .targets import Shape, Target, room
 
 # The types of operands, by name; all others are int64. What a rule returned stays as it is.
-_ADDRESSES = ("addresses", "scratch", "table", "chunks", "address", "clock")
-_OPERANDS = {"values": "float64", "new": None} | dict.fromkeys(_ADDRESSES, "uint64")
+_ADDRESSES = ("addresses", "scratch", "table", "chunks", "address", "clock", "sums")
+_OPERANDS = {"values": "float64", "value": "float64", "totals": "float64", "new": None} | dict.fromkeys(
+    _ADDRESSES, "uint64"
+)
 _OPERANDS |= dict.fromkeys(("key", "rand", "scales", "absmaxes"), "uint32")
 
 
@@ -274,8 +276,7 @@ class Access:
     def store_scalars(self, b, address, values):
         """Write them, rounded to that dtype."""
         for k, value in enumerate(values):
-            rounded = value if self._compute == DOUBLE else b.fptrunc(value, self._compute)
-            self.target.write(b, [rounded], address, INT64(k))
+            self.target.write(b, [self._rounded(b, value)], address, INT64(k))
 
     @operation(("float64", "float64"))
     def count_step(self, b, clock):
@@ -283,6 +284,9 @@ class Access:
         step = b.add(self.target.read(b, clock, INT64, INT64(0))[0], INT64(1))
         self.target.write(b, [step], clock, INT64(0))
         return [b.sitofp(step, DOUBLE), *self.target.read(b, clock, DOUBLE, INT64(1))]
+
+    def _rounded(self, b: Any, number: Any) -> Any:
+        return number if self._compute == DOUBLE else b.fptrunc(number, self._compute)
 
     @operation("int64")
     def integer(self, b, address, i):

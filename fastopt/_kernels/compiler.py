@@ -9,25 +9,24 @@ import functools
 import hashlib
 import importlib
 import itertools
-import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numba
 import numpy as np
-from llvmlite.binding import parse_assembly
 from numba import types
 from numba.core.bytecode import FunctionIdentity
-from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler_lock import global_compiler_lock
 
 from .._arrays import driver, exchange, headers
 from .._storage.int8 import BLOCK
 from .._storage.layout import Layout
 from .._storage.layout import layout as layout_of
-from . import access, cpu, targets
+from . import access, cpu, cpu_reduce, targets
+from . import norms as norms_access
 from .cache import KernelCache
-from .parts import PART, CompilerInto, Part, PartCompiler, part
+from .libraries import FusedCompiler, KernelCompiler, UpdateCompiler
+from .parts import PART, PartCompiler, named_part, part
 from .symbols import digest, named
 
 # No exception on division by zero: the check keeps LLVM from packing the loop. No fast-math flag: every operation is
@@ -49,13 +48,21 @@ class Spec(NamedTuple):
     """What a kernel is compiled from.
 
     The rule, how many scalars it takes, the codecs of the gradient, the parameter and the states, and whether every
-    operation is rounded by itself on the CPU, as it always is on a GPU.
+    operation is rounded by itself on the CPU, as it always is on a GPU. And of what the rule takes norms over a tensor,
+    if it does: the function that returns these numbers of an element, and how many they are.
     """
 
     rule: Callable[..., Any]
     scalars: int
     codecs: tuple[str, ...]
     reproducible: bool = True
+    norms: Callable[..., Any] | None = None
+    measured: int = 0
+
+    @property
+    def columns(self) -> int:
+        """How many numbers a rule takes that are the same for all elements of a tensor."""
+        return self.scalars + self.measured
 
     @property
     def text(self) -> str:
@@ -83,66 +90,8 @@ class Spec(NamedTuple):
         return types.Array(numba.from_dtype(self.compute), 2, "C")
 
 
-class _Private:
-    """Makes a library whose symbols nobody else sees but the function's own.
-
-    What is linked into it keeps the names that Numba gave it, which are counted in each process. Seen from outside,
-    code from the cache of one process would serve as that of another.
-    """
-
-    def _optimize_final_module(self: Any) -> None:
-        own = self._own
-        for function in self._final_module.functions:
-            if not function.is_declaration and function.name not in own:
-                function.linkage = "internal"
-        super()._optimize_final_module()  # type: ignore[misc]
-
-    def finalize(self: Any) -> None:
-        self._own = {f.name for f in self._final_module.functions if not f.is_declaration}  # before anything is linked
-        super().finalize()  # type: ignore[misc]
-
-
-class _Kernel(_Private, JITCodeLibrary):  # type: ignore[misc]  # numba is untyped
-    """The machine code of a kernel."""
-
-
-class _Compiler(CompilerInto):
-    """Numba's compiler, into a :class:`_Kernel`."""
-
-    library = _Kernel
-
-
-class _FusedPart(Part):
-    """A part in which a product and a sum may become one operation, rounded once, where the processor has it.
-
-    Only here, when everything is linked: whatever is compiled before may be a part of other loops, too.
-    """
-
-    _final_module: Any
-
-    def _optimize_final_module(self) -> None:
-        text = re.sub(r"(= f(?:add|sub|mul)) (?!contract )", r"\1 contract ", str(self._final_module))
-        self._final_module = parse_assembly(text)
-
-
-class _FusedCompiler(PartCompiler):
-    """Numba's compiler, into a :class:`_FusedPart`."""
-
-    library = _FusedPart
-
-
-class _Update(_Private, Part):
-    """An update as a part of a user's compiled code."""
-
-
-class _UpdateCompiler(PartCompiler):
-    """Numba's compiler, into an :class:`_Update`."""
-
-    library = _Update
-
-
 #: How an update inside a user's compiled code is compiled: its scalars are to the bit what Python computes.
-INSIDE: dict[str, Any] = EXACT | PART | {"pipeline_class": _UpdateCompiler}
+INSIDE: dict[str, Any] = EXACT | PART | {"pipeline_class": UpdateCompiler}
 
 
 def _compile(function: Callable[..., Any], signature: Any, *, reproducible: bool = True, **flags: Any) -> Any:
@@ -153,7 +102,7 @@ def _compile(function: Callable[..., Any], signature: Any, *, reproducible: bool
     with global_compiler_lock:  # and no fork, which waits for it, leaves a child with a lock of what happens here
         # Numba imports it when a kernel is first called with an array. It is not imported with fastopt: 20 ms.
         importlib.import_module("numpy.ma")
-        kernel = numba.njit(**flags, pipeline_class=_Compiler)(named(function, contents))
+        kernel = numba.njit(**flags, pipeline_class=KernelCompiler)(named(function, contents))
         kernel._cache = KernelCache(function.__name__, contents)
         # What is compiled with the kernel, such as the loop that `parallel=True` makes of a prange, has names of
         # Numba's own, of which only the count can be set apart; see fastopt._kernels.symbols.
@@ -175,13 +124,22 @@ def run(rule: Callable[..., Any], codecs: str, reproducible: bool) -> Callable[.
     """
     function = cpu.make_run(rule, codecs)
     named(function, digest(function, reproducible))
-    return part(function, PartCompiler if reproducible else _FusedCompiler, **EXACT)
+    return part(function, PartCompiler if reproducible else FusedCompiler, **EXACT)
+
+
+@functools.cache
+def run_whole(spec: Spec) -> Callable[..., None]:
+    """Return the same for whole tensors, of which the norms are taken first if the rule has some."""
+    loop = run(spec.rule, spec.text, spec.reproducible)
+    if spec.norms is None:
+        return loop
+    return named_part(cpu_reduce.make_measured(spec.norms, loop, spec.text, spec.measured), **EXACT)
 
 
 @functools.cache
 def sweep(spec: Spec, parallel: bool) -> Any:
     """Return the kernel that updates all tensors of one dtype."""
-    function = cpu.make_sweep(run(spec.rule, spec.text, spec.reproducible), spec.text, spec.scalars)
+    function = cpu.make_sweep(run(spec.rule, spec.text, spec.reproducible), spec.text, spec.columns)
     signature = types.void(TABLE, VECTOR, MATRIX, VECTOR, spec.values, types.int64, types.int64)
     return _compile(function, signature, reproducible=spec.reproducible, parallel=parallel)
 
@@ -189,9 +147,18 @@ def sweep(spec: Spec, parallel: bool) -> Any:
 @functools.cache
 def direct(spec: Spec) -> Any:
     """Return the kernel that checks and updates one small tensor."""
-    function = cpu.make_direct(run(spec.rule, spec.text, spec.reproducible), spec.text, spec.scalars)
+    function = cpu.make_direct(run_whole(spec), spec.text, spec.scalars)
     signature = types.int64(VECTOR, MATRIX, TABLE, spec.values, types.int64, types.int64, types.int64, types.int64)
     return _compile(function, signature, reproducible=spec.reproducible)
+
+
+@functools.cache
+def norms(spec: Spec, parallel: bool) -> Any:
+    """Return the kernel that sums the squares of which a rule takes norms, by chunks."""
+    assert spec.norms is not None
+    function = cpu_reduce.make_norms(spec.norms, spec.text, spec.scalars, spec.measured)
+    signature = types.void(TABLE, MATRIX, VECTOR, spec.values, types.uint64)
+    return _compile(function, signature, parallel=parallel)
 
 
 @functools.cache
@@ -218,7 +185,7 @@ def where() -> Any:
 def sums(codec: str, parallel: bool) -> Any:
     """Return the kernel that reduces arrays in a codec, or results."""
     signature = types.void(TABLE, MATRIX, types.uint64, types.uint64)
-    return _compile(cpu.make_sums(codec), signature, parallel=parallel)
+    return _compile(cpu_reduce.make_sums(codec), signature, parallel=parallel)
 
 
 def device_kernel(spec: Spec, in_memory: bool, counted: bool) -> tuple[Callable[..., None], Any]:
@@ -231,7 +198,7 @@ def device_kernel(spec: Spec, in_memory: bool, counted: bool) -> tuple[Callable[
     one, packed = (device_access(spec, lanes) for lanes in (1, spec.lanes))
     function = loops.make_sweep(spec.rule, one, packed, in_memory, counted)
     address, number = types.uint64, types.int64
-    values = address if in_memory else types.UniTuple(numba.from_dtype(spec.compute), spec.scalars)
+    values = address if in_memory else types.UniTuple(numba.from_dtype(spec.compute), spec.columns)
     step = address if counted else number
     return function, types.void(address, number, address, number, address, values, number, step)
 
@@ -243,8 +210,11 @@ def device_threads(spec: Spec, usual: int) -> int:
 
 def device_access(spec: Spec, lanes: int) -> access.Access:
     """Return how a kernel on a GPU, or in the simulator, moves so many elements at a time."""
-    target = targets.SIMULATOR if driver.simulated() else targets.cuda()
-    return access.of(target, spec.text, lanes, spec.scalars)
+    return access.of(_device_target(), spec.text, lanes, spec.columns)
+
+
+def _device_target() -> targets.Target:
+    return targets.SIMULATOR if driver.simulated() else targets.cuda()
 
 
 @functools.cache
@@ -255,13 +225,46 @@ def device_sweep(spec: Spec, in_memory: bool, counted: bool, device: int) -> Any
     return toolchain.compiled(*device_kernel(spec, in_memory, counted), **DEVICE)
 
 
+def device_norms_kernel(spec: Spec) -> tuple[Callable[..., None], Any]:
+    """Return the CUDA kernel that sums the squares of which a rule takes norms, by chunks, and its signature."""
+    from . import cuda_reduce as loops
+
+    assert spec.norms is not None
+    address, number = types.uint64, types.int64
+    signature = types.void(address, number, address, number, address, address, address)
+    return loops.make_norms(spec.norms, _device_norms_access(spec), spec.measured), signature
+
+
+def device_rows_kernel(spec: Spec) -> tuple[Callable[..., None], Any]:
+    """Return the CUDA kernel that puts the scalars of each tensor together, and its signature."""
+    from . import cuda_reduce as loops
+
+    address = types.uint64
+    function = loops.make_rows(_device_norms_access(spec), spec.scalars, spec.measured)
+    return function, types.void(address, address, address, types.int64, address)
+
+
+def _device_norms_access(spec: Spec) -> norms_access.Measured:
+    return norms_access.of(_device_target(), spec.text, spec.scalars, spec.measured)
+
+
+@functools.cache
+def device_norms(spec: Spec, device: int) -> tuple[Any, Any]:
+    """Return both, compiled, on the GPU `device`, which is the current one."""
+    from . import toolchain
+
+    del device
+    kernels = device_norms_kernel(spec), device_rows_kernel(spec)
+    norms, rows = (toolchain.compiled(*kernel, **DEVICE) for kernel in kernels)
+    return norms, rows
+
+
 def device_sums_kernel(codec: str) -> tuple[Callable[..., None], Any]:
     """Return the CUDA kernel that reduces arrays in a codec, or results, and its signature."""
-    from . import cuda as loops
+    from . import cuda_reduce as loops
 
-    target = targets.SIMULATOR if driver.simulated() else targets.cuda()
     address = types.uint64
-    return loops.make_device_sums(target, codec), types.void(address, address, types.int64, address, address)
+    return loops.make_device_sums(_device_target(), codec), types.void(address, address, types.int64, address, address)
 
 
 @functools.cache

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from numba import prange
 
 from .._arrays.headers import data_address, element_count, same_layout, writable
@@ -18,7 +17,6 @@ from .._storage.layout import layout as layout_of
 from . import access
 from .array_tuples import addresses as addresses_of
 from .parts import named_part
-from .reduce import LANES, RESULTS, WIDTH, Elements
 from .targets import CPU
 
 # What `direct` answers.
@@ -174,60 +172,3 @@ def make_direct(run: Callable[..., None], codecs: str, scalars: int) -> Callable
         return DONE
 
     return direct
-
-
-def make_sums(codec: str) -> Callable[..., None]:
-    """Return ``sums(table, chunks, squares, largest)`` for the CPU, serial or parallel.
-
-    ``table[0, t]`` is the address of tensor `t`; of results, ``table[0, 0]`` that of the sums and ``table[1, 0]`` that
-    of the largest. ``chunks[c]`` is (tensor, start, length). At ``squares[c]`` comes the sum of squares of a chunk, at
-    ``largest[c]`` its largest absolute value.
-    """
-    own = Elements(CPU, codec)
-    term, larger, read, write, write_bits, lanes = own.term, own.larger, own.read, own.write, own.write_bits, own.lanes
-    itemsize, no_bits, results = own.itemsize, own.no_bits, codec == RESULTS
-    columns, fold = own.columns, own.fold
-
-    @named_part
-    def whole_rows(address, biggest, n, sums):
-        bits = no_bits
-        for first in range(0, LANES, WIDTH):
-            bits = columns(address, n, first, sums, bits)
-        return bits
-
-    @named_part
-    def whole_rows_of_results(address, biggest, n, sums):
-        bits = no_bits
-        for j in range(LANES):
-            write(sums, j, 0.0)
-        for row in range(n):
-            for j in range(LANES):
-                write(sums, j, read(sums, j) + term(address, row * LANES + j))
-                bits = larger(address, biggest, row * LANES + j, bits)
-        return bits
-
-    whole = whole_rows_of_results if results else whole_rows
-
-    @named_part
-    def chunk_of(address, biggest, n, squares, largest, c):
-        if results and n == 1:  # small tensors have one chunk
-            write_bits(largest, c, larger(address, biggest, 0, no_bits))
-            write(squares, c, term(address, 0))
-            return
-        sums = lanes()
-        bits = whole(address, biggest, n // LANES, sums)
-        done = n - n % LANES
-        for j in range(n % LANES):
-            write(sums, j, read(sums, j) + term(address, done + j))
-            bits = larger(address, biggest, done + j, bits)
-        write_bits(largest, c, bits)
-        write(squares, c, fold(sums))
-
-    def sums(table, chunks, squares, largest):
-        for c in prange(chunks.shape[0]):
-            before = chunks[c, 1] * itemsize
-            address = table[0, chunks[c, 0]] + np.uint64(before)
-            biggest = table[table.shape[0] - 1, 0] + np.uint64(before) if results else address
-            chunk_of(address, biggest, chunks[c, 2], squares, largest, c)
-
-    return sums

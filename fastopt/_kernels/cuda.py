@@ -8,13 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from numba import cuda, float64, int32, uint64
+from numba import cuda, int32
 
 from .._storage.int8 import BLOCK
-from . import access
 from .access import Access
-from .reduce import LANES, RESULTS, Elements
-from .targets import Target
 
 
 def _for_one(rule):
@@ -133,52 +130,3 @@ def make_counter(values: Callable[..., Any], memory: Access) -> Callable[..., No
         store_scalars(out, values(step, lr))
 
     return advance
-
-
-def make_device_sums(target: Target, codec: str) -> Callable[..., None]:
-    """Return the same for a GPU: ``sums(table, chunks, count, squares, largest)``, all addresses but `count`."""
-    own = Elements(target, codec)
-    term, larger, write, write_bits = own.term, own.larger, own.write, own.write_bits
-    itemsize, no_bits, results = own.itemsize, own.no_bits, codec == RESULTS
-
-    memory = access.of(target, "float64 float64")
-    chunk, integer = memory.chunk, memory.integer
-
-    def sums(table, chunks, count, squares, largest):
-        lanes = cuda.shared.array(LANES, float64)
-        most = cuda.shared.array(1, uint64)  # the simulator knows them apart by their lines
-        c = cuda.blockIdx.x
-        while c < count:
-            tensor, start, length = chunk(chunks, c)
-            address = integer(table, tensor) + start * itemsize
-            biggest = integer(table, 1) + start * itemsize if results else address
-            cuda.syncthreads()  # all have read what the chunk before left
-            if cuda.threadIdx.x == 0:
-                most[0] = 0
-            bits = no_bits
-            j = cuda.threadIdx.x
-            while j < LANES:
-                total = 0.0
-                i = j
-                while i < length:
-                    total = total + term(address, i)
-                    bits = larger(address, biggest, i, bits)
-                    i += LANES
-                lanes[j] = total
-                j += cuda.blockDim.x
-            cuda.syncthreads()
-            cuda.atomic.max(most, 0, uint64(bits))
-            width = LANES // 2
-            while width > 0:
-                j = cuda.threadIdx.x
-                while j < width:
-                    lanes[j] = lanes[j] + lanes[j + width]
-                    j += cuda.blockDim.x
-                cuda.syncthreads()
-                width //= 2
-            if cuda.threadIdx.x == 0:
-                write(squares, c, lanes[0])
-                write_bits(largest, c, type(no_bits)(most[0]))
-            c += cuda.gridDim.x
-
-    return sums

@@ -9,6 +9,8 @@ from .adan import *
 from .ademamix import *
 from .adopt import *
 from .gd import *
+from .lamb import *
+from .lars import *
 from .lion import *
 from .momentum import *
 from .nadam import *

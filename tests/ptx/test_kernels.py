@@ -61,6 +61,7 @@ SOME = storages.selected(
 )
 # With scales the threads of a block work together: in them a barrier matters, and how many states there are.
 REDUCED = [("Momentum", s) for s in SOME.values()] + [("Adam", s) for s in SOME.values() if s.states == "int8"]
+REDUCED += [("LAMB", SOME["float32, int8 states"])]
 
 
 def every_pair_of(pairs):

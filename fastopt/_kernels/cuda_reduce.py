@@ -1,0 +1,144 @@
+"""The reductions on a GPU: those of arrays, and norms of what a rule computes.
+
+Loaded only when a kernel for a GPU is compiled.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from numba import cuda, float64, uint64
+
+from .._storage.int8 import BLOCK
+from . import access
+from .norms import Measured
+from .reduce import LANES, RESULTS, Elements
+from .targets import Target
+
+
+def make_norms(norms: Callable[..., Any], memory: Measured, count: int) -> Callable[..., None]:
+    """Return the kernel ``norms(table, tensors, chunks, number, groups, values, squares)``, all addresses but numbers.
+
+    `norms` returns `count` numbers of an element. At ``squares[k, c]`` comes the sum of the squares of number `k` over
+    chunk `c`, of `number`; the other arguments are those of :func:`make_sweep`.
+    """
+    target = memory.target
+    norms, own = target.rule(norms), Elements(target, RESULTS)
+    column, chunk, advance, integer = memory.column, memory.chunk, memory.advance, memory.integer
+    load, load_scalars, scales_of = memory.load, memory.load_scalars, memory.scales
+    add_squares, no_totals, write, room = memory.add_squares, memory.no_totals, own.write, count * LANES
+
+    def sweep(table, tensors, chunks, number, groups, values, squares):
+        lanes = cuda.shared.array(room, float64)
+        c = cuda.blockIdx.x
+        while c < number:
+            tensor, start, length = chunk(chunks, c)
+            s = load_scalars(values, integer(groups, tensor))
+            addresses = advance(column(table, tensors, tensor), start)
+            cuda.syncthreads()  # all have read what the chunk before left
+            j = cuda.threadIdx.x
+            while j < LANES:
+                totals = no_totals
+                i = j
+                while i < length:
+                    begin = i - i % BLOCK
+                    here = advance(addresses, begin)
+                    totals = add_squares(totals, norms(s, *load(here, i - begin, scales_of(here))[0]))
+                    i += LANES
+                for k in range(count):
+                    lanes[k * LANES + j] = totals[k]
+                j += cuda.blockDim.x
+            cuda.syncthreads()
+            width = LANES // 2
+            while width > 0:
+                j = cuda.threadIdx.x
+                while j < width:
+                    for k in range(count):
+                        lanes[k * LANES + j] = lanes[k * LANES + j] + lanes[k * LANES + j + width]
+                    j += cuda.blockDim.x
+                cuda.syncthreads()
+                width //= 2
+            if cuda.threadIdx.x == 0:
+                for k in range(count):
+                    write(squares, k * number + c, lanes[k * LANES])
+            c += cuda.gridDim.x
+
+    return sweep
+
+
+def make_rows(memory: Measured, scalars: int, norms: int) -> Callable[..., None]:
+    """Return the kernel ``rows(values, groups, squares, count, out)``, all addresses but `count`.
+
+    Row `t` of `out` gets the scalars of tensor `t` of `count`: those in row ``groups[t]`` of `values`, and its norms,
+    the roots of ``squares[k, t]``.
+    """
+    own = Elements(memory.target, RESULTS)
+    integer, scalar, store_scalar, read = memory.integer, memory.scalar, memory.store_scalar, own.read
+    columns = scalars + norms
+
+    def rows(values, groups, squares, count, out):
+        t = cuda.blockIdx.x
+        while t < count:
+            group = integer(groups, t)
+            k = cuda.threadIdx.x
+            while k < columns:
+                if k < scalars:
+                    number = scalar(values, group * scalars + k)
+                else:
+                    number = math.sqrt(read(squares, (k - scalars) * count + t))
+                store_scalar(out, t * columns + k, number)
+                k += cuda.blockDim.x
+            t += cuda.gridDim.x
+
+    return rows
+
+
+def make_device_sums(target: Target, codec: str) -> Callable[..., None]:
+    """Return the same for a GPU: ``sums(table, chunks, count, squares, largest)``, all addresses but `count`."""
+    own = Elements(target, codec)
+    term, larger, write, write_bits = own.term, own.larger, own.write, own.write_bits
+    itemsize, no_bits, results = own.itemsize, own.no_bits, codec == RESULTS
+
+    memory = access.of(target, "float64 float64")
+    chunk, integer = memory.chunk, memory.integer
+
+    def sums(table, chunks, count, squares, largest):
+        lanes = cuda.shared.array(LANES, float64)
+        most = cuda.shared.array(1, uint64)  # the simulator knows them apart by their lines
+        c = cuda.blockIdx.x
+        while c < count:
+            tensor, start, length = chunk(chunks, c)
+            address = integer(table, tensor) + start * itemsize
+            biggest = integer(table, 1) + start * itemsize if results else address
+            cuda.syncthreads()  # all have read what the chunk before left
+            if cuda.threadIdx.x == 0:
+                most[0] = 0
+            bits = no_bits
+            j = cuda.threadIdx.x
+            while j < LANES:
+                total = 0.0
+                i = j
+                while i < length:
+                    total = total + term(address, i)
+                    bits = larger(address, biggest, i, bits)
+                    i += LANES
+                lanes[j] = total
+                j += cuda.blockDim.x
+            cuda.syncthreads()
+            cuda.atomic.max(most, 0, uint64(bits))
+            width = LANES // 2
+            while width > 0:
+                j = cuda.threadIdx.x
+                while j < width:
+                    lanes[j] = lanes[j] + lanes[j + width]
+                    j += cuda.blockDim.x
+                cuda.syncthreads()
+                width //= 2
+            if cuda.threadIdx.x == 0:
+                write(squares, c, lanes[0])
+                write_bits(largest, c, type(no_bits)(most[0]))
+            c += cuda.gridDim.x
+
+    return sums

@@ -1,0 +1,45 @@
+"""The trust ratio of layer-wise learning rates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .compiler import EXACT
+from .parts import part
+
+
+def trust_ratio(size: Any, change: Any, one: Any) -> Any:
+    """Return by how much the learning rate of a tensor is larger than that of all, for use in a rule.
+
+    Parameters
+    ----------
+    size : float
+        The norm of the parameters, or a multiple of it.
+    change : float
+        The norm of what they would be changed by.
+    one : float
+        1, as a scalar of the rule: in the dtype of its arithmetic.
+
+    Returns
+    -------
+    float
+        ``size / change``, or `one` where either is 0: parameters that begin at 0 are trained, too. NaN of NaN.
+
+    References
+    ----------
+    Y. You, I. Gitman, B. Ginsburg, "Large batch training of convolutional networks", arXiv:1708.03888, equation 6.
+
+    Examples
+    --------
+    >>> from fastopt.rules import trust_ratio
+    >>> trust_ratio(3.0, 2.0, 1.0)
+    1.5
+    """
+    # Without a branch, of which a GPU's compiler would make two loops.
+    ratio = np.divide(size, change)  # of Python numbers too, where one is 0
+    return one if (size == 0) | (change == 0) else ratio
+
+
+part(trust_ratio, **EXACT)
