@@ -16,6 +16,7 @@ import numpy as np
 
 from .._arrays import driver, gpu
 from .._arrays.checks import (
+    Array,
     as_gradient,
     check_array,
     check_disjoint,
@@ -31,7 +32,7 @@ from .._storage.formats import STATES, check_rounding, compute_dtype, param_code
 from . import gpu as devices
 from . import streams, threads
 from .chunks import chunks_of
-from .norms import HostNorms
+from .norms import DeviceNorms, HostNorms
 from .scalars import ScalarTable, Update
 
 #: The group of the only tensor.
@@ -199,8 +200,6 @@ def _update_on_gpu(
     p = views[1]
     values = method.values(step)
     spec = method.spec(codecs, len(values))
-    if spec.measured:
-        raise TypeError("the rule takes norms over a tensor: on a GPU use the class, which has memory for them there")
     scalars = ScalarTable(1, spec.scalars, spec.compute)
     scalars.pack(values)
     handle = gpu.stream_handle(stream, p)
@@ -210,7 +209,7 @@ def _update_on_gpu(
                 "a function cannot be captured into a graph, where its step number would be frozen: use the class with "
                 "capturable=True"
             )
-        kernel = compiler.device_sweep(spec, False, False, device)
+        kernel = compiler.device_sweep(spec, spec.measured > 0, False, device)
         chunks, count = _chunks(p.size, device)
         thread = threading.get_ident() if handle == _PER_THREAD else 0
         table, uploads, lock = _table(device, handle, thread, len(views))
@@ -220,7 +219,36 @@ def _update_on_gpu(
         with lock:  # another thread's call on this stream comes before both or after both
             devices.wait_for(gpu.makers(views), handle)
             uploads.send(row, driver.address_of(table), handle)
-            launch(places[0], 1, places[1], count, driver.argument(0), tuple(scalars.array[0]), seed, step)
+            groups: Any = driver.argument(0)
+            given_scalars: Any = tuple(scalars.array[0])
+            if spec.measured:
+                groups, given_scalars = _norms(spec, device, handle, thread, p.size).enqueue(places, scalars.array)
+            launch(places[0], 1, places[1], count, groups, given_scalars, seed, step)
+
+
+class _Norms:
+    """The norms of one tensor on the current GPU, of the calls on one stream."""
+
+    def __init__(self, spec: compiler.Spec, device: int, handle: int, size: int) -> None:
+        self._norms, self._handle = DeviceNorms(spec, [size], device), handle
+        self._bits = np.zeros(-(-spec.scalars * spec.compute.itemsize // 8), np.int64)
+        self._scalars, self._uploads = driver.copy_of(self._bits), streams.Uploads(len(self._bits))
+
+    def enqueue(self, places: Sequence[Any], scalars: Array) -> tuple[Any, Any]:
+        """Have the device take the norms; return what a sweep takes as groups and scalars."""
+        self._bits.view(np.uint8)[: scalars.nbytes] = scalars.reshape(-1).view(np.uint8)
+        address = driver.address_of(self._scalars)
+        self._uploads.send(self._bits, address, self._handle)
+        tensors, rows = (driver.argument(driver.address_of(a)) for a in (self._norms.tensors, self._norms.rows))
+        self._norms.enqueue(places[0], places[1], tensors, driver.argument(address), self._handle)
+        return tensors, rows
+
+
+@functools.lru_cache(maxsize=64)
+def _norms(spec: compiler.Spec, device: int, handle: int, thread: int, size: int) -> _Norms:
+    """Return those of the calls on one stream, whose order keeps them apart."""
+    del thread  # which has a stream of its own
+    return _Norms(spec, device, handle, size)
 
 
 @functools.lru_cache(maxsize=16)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from .compiler import EXACT
 from .parts import part
 
 
-def trust_ratio(size: Any, change: Any, one: Any) -> Any:
+def trust_ratio(size: float, change: float, one: float) -> float:
     """Return by how much the learning rate of a tensor is larger than that of all, for use in a rule.
 
     Parameters
