@@ -12,9 +12,10 @@ import pytest
 
 import fastopt
 from fastopt._bench import storages
+from fastopt.optimizers import _cautious
 from fastopt.rules import trust_ratio
 
-from .oracles import WITH_NORMS, answer
+from .oracles import answer, has_norms
 
 
 def decreasing(step):
@@ -79,6 +80,9 @@ CASES = [
     ),
     ("Adam", {"betas": (0.8, 0.9), "amsgrad": True}),
     ("AdamW", {"amsgrad": True}),
+    ("AdamW", {"betas": (0.5, 0.9), "lr": 0.1, "weight_decay": 0.1, "cautious": True}),
+    ("Adam", {"amsgrad": True, "cautious": True, "maximize": True}),
+    ("Lion", {"lr": 0.1, "betas": (0.3, 0.9), "weight_decay": 0.1, "cautious": True}),
     ("SignSGD", {}),
     ("SignSGD", {"lr": 0.1, "momentum": 0.8, "weight_decay": 0.1, "decoupled": True, "maximize": True}),
     ("Yogi", {}),
@@ -149,8 +153,8 @@ def slow_operations(name):
     """Return how many roots and quotients the rule of an optimizer has, as its source says."""
     rule = getattr(fastopt, name).rule
     called = (rule.__globals__.get(used) for used in rule.__code__.co_names)
-    # What it calls counts too, but for the trust ratio, which is the same for all elements of a tensor.
-    helpers = [f for f in called if inspect.isfunction(f) and f is not trust_ratio]
+    # What it calls counts too, but for what is the same for all elements of a tensor.
+    helpers = [f for f in called if inspect.isfunction(f) and f not in (trust_ratio, _cautious.factor)]
     source = "".join(map(inspect.getsource, (rule, *helpers)))
     return {"sqrt": source.count("np.sqrt("), "div": source.count(" / ")}
 
@@ -203,7 +207,7 @@ def _is_quick(name, k, core):
 every_case_by_ci = by_ci(CASES)
 #: Those of rules to which it is all the same which elements a tensor has.
 elementwise_cases_in_turns = in_turns(
-    "dtype", DTYPES, [case for case in CASES if case[0] not in WITH_NORMS], ids=lambda dtype: dtype.__name__
+    "dtype", DTYPES, [case for case in CASES if not has_norms(case[0], **case[1])], ids=lambda dtype: dtype.__name__
 )
 core_cases_by_ci = by_ci(CASES, core=True)
 #: Every case, with each dtype of the arithmetic; the second: compiled in more than one way.
@@ -258,7 +262,7 @@ def check_step(case, opt, p, g):
     """Take one step from the arrays as they are; each element may be off by its roundings, never more."""
     name, kwargs = case
     arrays = [p, *opt.state.values()]
-    some = p.size if name in WITH_NORMS else PERIOD
+    some = p.size if has_norms(name, **kwargs) else PERIOD
     old = [a[:some].copy() for a in arrays]
     opt.step(g)
     exact = answer(name, old[0], g[:some], old[1:], opt.step_count, **kwargs)

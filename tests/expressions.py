@@ -51,13 +51,21 @@ def adam(h, f, p, g, m, v, *more):
     v = f(beta2) * v + f(1 - beta2) * (g * g)
     new = [m, v, np.maximum(more[0], v)] if h.amsgrad else [m, v]
     root = np.sqrt(f(1 / correction2) * new[-1] + f(h.eps_root))
-    return [p - f(h.lr / correction1) * m / (root + f(h.eps + h.eps_hat / math.sqrt(correction2))), *new]
+    u = f(h.lr / correction1) * m / (root + f(h.eps + h.eps_hat / math.sqrt(correction2)))
+    return [p - (cautious(f, u, m, g) if h.cautious else u), *new]
+
+
+def cautious(f, u, m, g):
+    mask = np.maximum(np.sign(m) * np.sign(g), f(0))
+    every, kept = (f(np.sqrt(sum_of_squares(x))) for x in (np.ones_like(g), mask))
+    return every * every / (kept * kept + f(1)) * (mask * u)
 
 
 def lion(h, f, p, g, m):
     beta1, beta2 = h.betas
-    update = np.sign(f(beta1) * m + f(1 - beta1) * g)
-    return [p - f(h.lr) * update, f(beta2) * m + f(1 - beta2) * g]
+    update = f(h.lr) * np.sign(f(beta1) * m + f(1 - beta1) * g)
+    update = cautious(f, update, update, g) if h.cautious else update
+    return [p - update, f(beta2) * m + f(1 - beta2) * g]
 
 
 def adagrad(h, f, p, g, s):

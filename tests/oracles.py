@@ -101,12 +101,21 @@ def adam(h, p, g, m, v, *more):
     if h.amsgrad:
         new.append(np.maximum(more[0], v))
     m_hat, v_hat = m / correction1, new[-1] / correction2
-    return [p - h.lr * m_hat / (np.sqrt(v_hat + h.eps_root) + (h.eps + h.eps_hat / np.sqrt(correction2))), *new]
+    u = h.lr * m_hat / (np.sqrt(v_hat + h.eps_root) + (h.eps + h.eps_hat / np.sqrt(correction2)))
+    return [p - (cautious(u, m, g) if h.cautious else u), *new]
+
+
+def cautious(u, m, g):
+    """Return a change as a cautious optimizer makes it, given what has its sign."""
+    mask = np.maximum(np.sign(m) * np.sign(g), 0)
+    every, kept = norm(Exact(np.ones_like(g.value), g.dtype)), norm(mask)
+    return every * every / (kept * kept + 1) * (mask * u)
 
 
 def lion(h, p, g, m):
     beta1, beta2 = h.betas
     update = np.sign(beta1 * m + (1 - beta1) * g)
+    update = cautious(update, update, g) if h.cautious else update
     return [p - h.lr * update, beta2 * m + (1 - beta2) * g]
 
 
@@ -259,15 +268,20 @@ def lamb(h, p, g, m, v):
 
 #: Those that decay parameters within their equation where that is decoupled.
 OWN_DECAY = ("LAMB",)
-#: Those whose equation takes norms over a tensor.
-WITH_NORMS = ("LARS", "LAMB")
+
+
+def has_norms(name, cautious=False, **others):
+    """Say whether an equation takes norms over a tensor."""
+    return name in ("LARS", "LAMB") or cautious
+
 
 COMMON = {"weight_decay": 0.0, "decoupled": False, "maximize": False, "reproducible": None}
 #: What is done to gradients before any equation is none of its business: tests/test_gradients.py.
 COMMON |= (
     GRADIENTS := {"grad_scale": None, "clip_value": None, "clip_norm": None, "nonfinite": "propagate", "ema": None}
 )
-ADAM = COMMON | {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "eps_root": 0.0, "eps_hat": 0.0, "amsgrad": False}
+ADAM = COMMON | {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "eps_root": 0.0, "eps_hat": 0.0}
+ADAM |= {"amsgrad": False, "cautious": False}
 
 #: By class name: the equations, and the defaults of all hyperparameters.
 ORACLES = {
@@ -279,7 +293,7 @@ ORACLES = {
     ),
     "Adam": (adam, ADAM),
     "AdamW": (adam, ADAM | {"weight_decay": 1e-2, "decoupled": True}),
-    "Lion": (lion, COMMON | {"lr": 1e-4, "betas": (0.9, 0.99), "decoupled": True}),
+    "Lion": (lion, COMMON | {"lr": 1e-4, "betas": (0.9, 0.99), "decoupled": True, "cautious": False}),
     "Adagrad": (adagrad, COMMON | {"lr": 1e-2, "eps": 1e-10, "eps_root": 0.0, "initial_accumulator_value": 0.0}),
     "NAdam": (nadam, COMMON | {"lr": 2e-3, "betas": (0.9, 0.999), "eps": 1e-8, "eps_root": 0.0}),
     "Adamax": (adamax, COMMON | {"lr": 2e-3, "betas": (0.9, 0.999), "eps": 1e-8}),

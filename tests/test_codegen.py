@@ -11,7 +11,7 @@ from fastopt._bench.catalog import OPTIMIZERS
 from fastopt._kernels import compiler
 
 from .cases import in_turns, slow_operations
-from .oracles import WITH_NORMS
+from .oracles import has_norms
 
 features = llvm.get_host_cpu_features()
 pytestmark = pytest.mark.skipif(
@@ -61,7 +61,7 @@ def test_the_loop_is_packed(case, dtype, packed, scalar, monkeypatch):
         assert (count(lines, f"v{op}{packed}") > 0) == (times > 0)
         # One scalar remainder and no second version of the loop for arrays that might overlap. A trust ratio is one for
         # all elements of a tensor.
-        assert count(lines, f"v{op}{scalar}") <= times + (op == "div" and case[0] in WITH_NORMS)
+        assert count(lines, f"v{op}{scalar}") <= times + (op == "div" and has_norms(case[0], **case[1]))
 
 
 @in_turns("parallel", [False, True], core=True)

@@ -178,15 +178,17 @@ def compose(
     flags: tuple[tuple[str, bool], ...],
     active: tuple[bool, ...],
     around: Around,
+    absent: tuple[str, ...] = (),
     *,
     measures: bool = False,
 ) -> Rule:
     """Return ``rule(s, g, p, *states) -> (p, *states)``, as kernels take it, of active states and flat scalars.
 
-    Or, if it `measures`, such a function that returns what norms are taken of. Cached, because kernels are: one rule is
-    one function object.
+    Or, if it `measures`, such a function that returns what norms are taken of. The scalars that are `absent` are 0.
+    Cached, because kernels are: one rule is one function object.
     """
-    kind = named_scalars((*scalars, *(name for name, _ in flags)))
+    kind = named_scalars((*scalars, *absent, *(name for name, _ in flags)))
+    zeros: Any = _choose((0,) * len(absent)) if absent else None
     values = tuple(value for _, value in flags)
     update = _of_active(_copy_for_kernels(rule), active, measures=measures)
     decay, maximize, scaled, clipped, averaged, copied = around
@@ -197,7 +199,9 @@ def compose(
     coupled, decoupled, partial = decay == "coupled", decay == "decoupled", not all(active)
 
     def composed(s: Any, g: Any, p: Any, *states: Any) -> Any:
-        own = kind(*(s[first:end] + values))
+        # 0 in the dtype of the arithmetic: the scalars of a rule are finite.
+        zero = s[first] - s[first]
+        own = kind(*(s[first:end] + zeros((zero,)) + values)) if absent else kind(*(s[first:end] + values))
         if scaled:
             g = g * s[0]
         if clipped:
@@ -209,8 +213,7 @@ def compose(
         if decoupled:
             p = s[last] * p
         if partial:
-            # 0 in the dtype of the arithmetic: the scalars of a rule are finite.
-            return update(own, g, p, s[first] - s[first], *states)
+            return update(own, g, p, zero, *states)
         return update(own, g, p, p, *states)
 
     if (averaged or copied) and measures:
@@ -259,6 +262,7 @@ def compose_for(
     there = dict(zip(cls._has, has, strict=True))
     active = tuple(there.get(f"has_{name}", True) for name in cls._declared)
     named = (*zip(cls._flags, flags, strict=True), *there.items())
-    rule = compose(cls.rule, (*cls._scalars, *cls._measured), named, active, around)
-    norms = compose(cls.norms, cls._scalars, named, active, around, measures=True) if cls._measured else None
+    measured, absent = (cls._measured, ()) if dict(named).get(cls.norms_when, True) else ((), cls._measured)
+    rule = compose(cls.rule, (*cls._scalars, *measured), named, active, around, absent)
+    norms = compose(cls.norms, cls._scalars, named, active, around, measures=True) if measured else None
     return rule, norms, tuple(itertools.compress(cls._declared, active))

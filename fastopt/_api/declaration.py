@@ -224,6 +224,8 @@ def check_class(cls: Any, states: Mapping[str, State], flags: Iterable[str], hyp
         if not hasattr(cls, name) or isinstance(inspect.getattr_static(cls, name), Setting):
             raise TypeError(f"{own}.scalars takes {name!r}, which is no hyperparameter: {', '.join(hyperparameters)}")
     scalars = scalars_type(cls)._fields
+    if cls.norms_when and cls.norms_when not in flags:
+        raise TypeError(f"{own}.norms_when must be the name of a flag, got {cls.norms_when!r}")
     kinds = {"scalar": scalars, "norm": norms_type(cls)._fields if measured else (), "flag": tuple(flags)}
     for (kind, names), (other, others) in itertools.combinations(kinds.items(), 2):
         if both := [name for name in names if name in others]:

@@ -121,8 +121,10 @@ class Method(Arguments):
     A class may have ``norms(s, g, p, *states) -> Norms`` beside it, with a NamedTuple of numbers: of each the rule has,
     in `s` by its name, the root of the sum of its squares over the tensor that the element is of."""
 
-    own_decay: ClassVar[bool] = False
-    """Whether the rule itself decays parameters where `decoupled`; `scalars` then takes `weight_decay`."""
+    norms_when: ClassVar[str] = ""
+    """The flag without which there are no norms: they are 0 for the rule then, and take no pass."""
+
+    own_decay: ClassVar[bool] = False  #: Whether the rule, with `weight_decay` of its scalars, decays where `decoupled`.
 
     @classmethod
     def parameters(cls) -> list[inspect.Parameter]:
@@ -244,7 +246,7 @@ class Method(Arguments):
             if own != len(self._scalars):
                 names = ", ".join(self._scalars)
                 raise TypeError(f"{type(self).__name__}.scalars returned {own} numbers, and its NamedTuple has {names}")
-            norms = (self._norms, len(self._measured))
+            norms = (self._norms, len(self._measured) if self._norms else 0)
             spec = Spec(self._rule, scalars, codecs, self.is_reproducible(codecs), *norms)
             self.check_dtypes(spec.compute)
             self._specs[codecs] = spec

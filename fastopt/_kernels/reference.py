@@ -26,5 +26,6 @@ def norms_of(spec: Spec, scalars: tuple[Any, ...], arrays: Sequence[npt.NDArray[
     """Return the norms over these arrays that a rule takes after its scalars, summed in float64."""
     if spec.norms is None:
         return ()
-    measured = (np.asarray(number, np.float64) for number in spec.norms(scalars, *arrays))
+    numbers = spec.norms(scalars, *arrays)
+    measured = (np.broadcast_to(np.asarray(number, np.float64), arrays[1].shape) for number in numbers)
     return tuple(arrays[1].dtype.type(np.sqrt(np.sum(number * number))) for number in measured)

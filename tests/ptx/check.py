@@ -12,7 +12,7 @@ from fastopt._storage.int8 import BLOCK
 
 from ..cases import dtype_of, make, random
 from ..expressions import expression
-from ..oracles import WITH_NORMS
+from ..oracles import has_norms
 from .device import arrays_of, host
 
 #: What storages are tried with. On a GPU no operations are fused; where they are not on the CPU, the bits are the same.
@@ -137,7 +137,7 @@ def check_against_the_expression(device, case, dtype, layout, **more):
         assert_like_the_cpu(params, opt, twins, cpu)
     assert opt.step_count == 3
     # Three kernels of norms come before the update.
-    assert device.launches == 3 * (1 + opt.capturable + 3 * (name in WITH_NORMS))
+    assert device.launches == 3 * (1 + opt.capturable + 3 * has_norms(name, **kwargs))
 
 
 def check_against_the_cpu(device, name, storage, layout, hyper=MappingProxyType({}), **more):
@@ -152,4 +152,4 @@ def check_against_the_cpu(device, name, storage, layout, hyper=MappingProxyType(
         with np.errstate(all="ignore"):
             cpu.step(grads)
         assert_like_the_cpu(params, opt, twins, cpu)
-    assert device.launches == 4 * (1 + opt.capturable + 3 * (name in WITH_NORMS))
+    assert device.launches == 4 * (1 + opt.capturable + 3 * has_norms(name, **hyper))
