@@ -14,7 +14,7 @@ from .._storage.formats import compute_dtype
 from .method import Method
 
 #: The largest number of the narrowest arithmetic.
-_LEAST_MAX = float(np.finfo(np.float32).max)
+LEAST_MAX = float(np.finfo(np.float32).max)
 
 
 class Limited(Method):
@@ -75,7 +75,7 @@ class Limited(Method):
 
     def _overflow(self: Any, found: Reduced, scale: float) -> str:
         """Return which gradient is not finite, before or after it is divided by `grad_scale`; "" if none is."""
-        if math.isfinite(found.norm) and found.most * scale <= _LEAST_MAX:
+        if math.isfinite(found.norm) and found.most * scale <= LEAST_MAX:
             return ""
         most = [float(np.finfo(compute_dtype(str(format_of(a.dtype)))).max) for a in self._arrays]
         wrong = ~(found.largest * scale <= np.array(most))

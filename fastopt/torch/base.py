@@ -18,6 +18,7 @@ from .clocks import Clocks
 from .formulas import Formula, check_flags, may_change
 from .memory import FORMATS
 from .session import Session
+from .shards import check_limits
 from .states import Member, Storage
 
 #: How many sets of parameters with gradients are remembered, each with its session.
@@ -198,6 +199,7 @@ class Fused(torch.optim.Optimizer):
         """
         super().add_param_group(param_group)
         try:
+            check_limits(self._limits, self.param_groups[-1])
             self._formula.check_number("lr", self.param_groups[-1])
             self._formula.method(self.param_groups[-1], self._limits)
         except BaseException:

@@ -21,6 +21,7 @@ from .._engine.gather import Gather
 from .clocks import Clocks
 from .formulas import Formula
 from .memory import array_of, check_apart, check_parameter, fitting, is_dense
+from .shards import AllShards, check_placements, is_distributed, local_of, shard_of
 from .states import Member, State, States, Storage
 from .watch import Watch
 
@@ -63,9 +64,12 @@ class Session:
         methods: Sequence[Method],
     ) -> None:
         self._owner, self._formula, self._clocks = owner, formula, clocks
-        params = self._params = [m.p for m in members]
+        self._given = [m.p for m in members]
+        self._distributed = any(map(is_distributed, self._given))
+        params = self._params = [local_of(p) for p in self._given]
         label = self._label = _structure(members, len(methods))
         for t, p in enumerate(params):
+            check_placements(label.label("params", t), self._given[t])
             check_parameter(label.label("params", t), p)
         # What is not dense is updated in a copy, which is written back by the launch.
         plain = [p.detach() for p in params]
@@ -110,6 +114,10 @@ class Session:
         check_disjoint(written)
         self._gather = Gather(tuple(self._arrays), self._arrays, self._label, self._arrays, states, groups)
         self._plan, self._written = Plan(groups, self._gather), spans([a for _, a in written])
+        if self._distributed:
+            self._changed = [*self._params, *filter(is_distributed, self._given)]
+        else:
+            self._changed = self._params
 
     def _look(self) -> None:
         """Note what must be the same at the next step."""
@@ -123,6 +131,8 @@ class Session:
 
     def in_place(self, params: list[torch.Tensor], state: State) -> bool:
         """Say whether these are the parameters of the session, and everything is where it was."""
+        if self._distributed:
+            params = [local_of(p) for p in params]
         if len(params) != len(self._params) or not all(map(operator.is_, params, self._params)):
             return False
         places = self._watch.where(params)
@@ -162,6 +172,8 @@ class Session:
             plan.prepare([methods[g] for g in self._group_of], rows, None)
             calls: list[tuple[Any, ...]] = [(setitem, array, (slice(None), self._numbers), clocks[:, self._part_of])]
             if lead._of_all:
+                if self._distributed and not isinstance(plan.reduction, AllShards):
+                    plan.__dict__["reduction"] = AllShards(plan.reduction, self._label, self._given)
                 lead.__dict__.update(_plan=plan, _arrays=self._arrays, _structure=self._label)
                 norm = lead._limit(rows, None)
                 if norm is None:
@@ -174,12 +186,15 @@ class Session:
             plan.release()
         self.states.keep()
         self._clock = array.tobytes()
-        increment_version(self._params)  # so that autograd knows, as of every change in place
+        increment_version(self._changed)  # so that autograd knows, as of every change in place
         del alive
         return True
 
     def _read(self, grads: list[torch.Tensor]) -> Sequence[Any]:
         """Check gradients, and have the plan take where they are; return what must live until the launch."""
+        if self._distributed:
+            pairs = enumerate(zip(grads, self._given, strict=True))
+            grads = [shard_of(self._label.label("grads", t), g, p) for t, (g, p) in pairs]
         if not all(self._cpus):
             arrays = [array_of(self._label.label("grads", t), g) for t, g in enumerate(self._fitted(grads))]
             self._plan.gather(arrays)

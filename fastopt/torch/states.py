@@ -16,6 +16,7 @@ from .._storage.int8 import BLOCK
 from .clocks import Clocks
 from .formulas import Formula
 from .memory import FORMATS, Layout, array_of, layout_of
+from .shards import distributed_as, is_distributed, is_whole, local_of, shard_of
 from .watch import Watch
 
 _TENSOR = torch.Tensor
@@ -106,7 +107,7 @@ class States:
         #: What was not there: it goes if the first step is not taken.
         self._made: list[tuple[dict[str, Any], str]] = []
         layouts = [
-            self._layouts(t, self.names[m.group], like, a.size)
+            self._layouts(t, m.p, self.names[m.group], like, a.size)
             for t, (m, like, a) in enumerate(zip(members, likes, arrays, strict=True))
         ]
         try:
@@ -117,7 +118,7 @@ class States:
         every = dict.fromkeys(key for own in layouts for key in own)
         self.arrays = {
             key: [
-                array_of(self._named(key, t), state[m.p][key]) if key in layouts[t] else None
+                array_of(self._named(key, t), local_of(state[m.p][key])) if key in layouts[t] else None
                 for t, m in enumerate(members)
             ]
             for key in every
@@ -126,7 +127,9 @@ class States:
         self._held = [(key, [state[m.p] for t, m in enumerate(members) if key in layouts[t]]) for key in every]
         self._held += [(key, [state[m.p] for m in members]) for key in clocks.keys]
         self._tensors = [[own[key] for own in dicts] for key, dicts in self._held]
-        self._arrays_held = [tensor for tensors in self._tensors[: len(every)] for tensor in tensors]
+        self._owned = [tensor for tensors in self._tensors[: len(every)] for tensor in tensors]
+        self._distributed = any(map(is_distributed, self._owned))
+        self._arrays_held = [local_of(tensor) for tensor in self._owned]
         self._watch = Watch(self._arrays_held, set(map(type, self._arrays_held)))
 
     def _make(
@@ -144,31 +147,45 @@ class States:
         for t, m in enumerate(members):
             own = state[m.p] if layouts[t] or clocks.keys else {}
             self._made += [(own, key) for key in clocks.bind(m.number, own)]
-            if not all(_fits(own.get(key), layout, m.p.device) for key, layout in layouts[t].items()):
+            if not all(_fits(own.get(key), layout, m.p) for key, layout in layouts[t].items()):
                 lacking.setdefault(m.group, []).append(t)
         for group, few in lacking.items():
             first = {keys[name]: value for name, value in methods[group].initial_values().items()}
             codecs = [self.codecs[t] for t in few]
             made = make_states([arrays[t] for t in few], codecs, self.names[group], [first] * len(few))
             for k, t in enumerate(few):
-                self._take(t, state[members[t].p], {key: row[k] for key, row in made.items()}, layouts[t])
+                p = members[t].p
+                self._take(t, p, state[p], {key: row[k] for key, row in made.items()}, layouts[t])
 
     def _named(self, key: str, t: int) -> str:
         return f"the state {key!r} of {self._label.label('params', t)}"
 
-    def _layouts(self, t: int, names: Sequence[str], like: torch.Tensor, size: int) -> dict[str, Layout]:
+    def _layouts(
+        self, t: int, p: torch.Tensor, names: Sequence[str], like: torch.Tensor, size: int
+    ) -> dict[str, Layout]:
         """Return how the states of a parameter lie in memory, by name."""
         codecs = self.codecs[t]
         codec_of = dict(zip(names, codecs[1:], strict=True))
-        return {
+        found = {
             key: layout_of(like, dtype, codec_of.get(key, ""), -(-size // BLOCK) if per_block else None)
             for key, dtype, per_block in rows_of_states(codecs, names)
         }
+        for key, layout in found.items():
+            if layout.shape != like.shape and not is_whole(p):
+                raise TypeError(
+                    f"{self._named(key, t)} is in one dimension, with state_dtype={self._storage.state_dtype!r}, and "
+                    f"cannot be sharded as its parameter is, {p.placements}: "  # type: ignore[attr-defined]
+                    "give a state_dtype other than int8, and to complex parameters none"
+                )
+        return found
 
-    def _take(self, t: int, own: dict[str, Any], made: Mapping[str, Any], layouts: Mapping[str, Layout]) -> None:
+    def _take(
+        self, t: int, p: torch.Tensor, own: dict[str, Any], made: Mapping[str, Any], layouts: Mapping[str, Layout]
+    ) -> None:
         """Have new arrays be the states of a parameter, with the numbers of those that there are."""
         new = {key: layout.of(made[key]) for key, layout in layouts.items()}
-        there = {key: own[key] for key in new if isinstance(own.get(key), _TENSOR)}
+        tensors = {key: own[key] for key in new if isinstance(own.get(key), _TENSOR)}
+        there = {key: shard_of(self._named(key, t), tensor, p) for key, tensor in tensors.items()}
         for key, old in there.items():
             numbers = [x.dtype.is_floating_point or x.dtype.is_complex for x in (old, new[key])]
             if numbers[0] != numbers[1] or old.shape != new[key].shape:
@@ -182,7 +199,7 @@ class States:
                 tensor.copy_(there[key].detach())
             else:
                 self._made.append((own, key))
-            own[key] = tensor
+            own[key] = distributed_as(p, tensor)
 
     def keep(self) -> None:
         """Keep the states that were made."""
@@ -203,9 +220,16 @@ class States:
             return False
         if not all(all(map(operator.is_, own, tensors)) for own, tensors in zip(now, self._tensors, strict=True)):
             return False
+        if self._distributed and not all(map(operator.is_, map(local_of, self._owned), self._arrays_held)):
+            return False
         places = self._watch.where(self._arrays_held)
         return places is not None and places.tobytes() == self._watch.places
 
 
-def _fits(tensor: Any, layout: Layout, device: torch.device) -> bool:
-    return isinstance(tensor, _TENSOR) and layout.fits(tensor, device)
+def _fits(tensor: Any, layout: Layout, p: torch.Tensor) -> bool:
+    """Say whether a tensor can be a state of a parameter as it is."""
+    if not isinstance(tensor, _TENSOR) or is_distributed(tensor) is not is_distributed(p):
+        return False
+    return getattr(tensor, "placements", None) == getattr(p, "placements", None) and layout.fits(
+        local_of(tensor), local_of(p).device
+    )
