@@ -35,7 +35,7 @@ class Adam(Fused, torch.optim.Adam):
         Refused if true, where PyTorch has them.
     state_dtype, rounding, master, seed, clip_norm, nonfinite
         How numbers are stored, and what is done to gradients first: as for :class:`fastopt.Optimizer`; `state_dtype`
-        by state has PyTorch's names of the states.
+        by state has PyTorch's names of the states. The norm is that of all shards of parameters that are DTensors.
 
     Attributes
     ----------
@@ -79,7 +79,7 @@ class AdamW(Fused, torch.optim.AdamW):
         Refused if true, where PyTorch has them.
     state_dtype, rounding, master, seed, clip_norm, nonfinite
         How numbers are stored, and what is done to gradients first: as for :class:`fastopt.Optimizer`; `state_dtype`
-        by state has PyTorch's names of the states.
+        by state has PyTorch's names of the states. The norm is that of all shards of parameters that are DTensors.
 
     Attributes
     ----------
@@ -135,7 +135,7 @@ class NAdam(Fused, torch.optim.NAdam):
         Refused if true, where PyTorch has them.
     state_dtype, rounding, master, seed, clip_norm, nonfinite
         How numbers are stored, and what is done to gradients first: as for :class:`fastopt.Optimizer`; `state_dtype`
-        by state has PyTorch's names of the states.
+        by state has PyTorch's names of the states. The norm is that of all shards of parameters that are DTensors.
 
     Attributes
     ----------
@@ -182,7 +182,7 @@ class RAdam(Fused, torch.optim.RAdam):
         Refused if true, where PyTorch has them.
     state_dtype, rounding, master, seed, clip_norm, nonfinite
         How numbers are stored, and what is done to gradients first: as for :class:`fastopt.Optimizer`; `state_dtype`
-        by state has PyTorch's names of the states.
+        by state has PyTorch's names of the states. The norm is that of all shards of parameters that are DTensors.
 
     Attributes
     ----------
@@ -223,7 +223,7 @@ class Adamax(Fused, torch.optim.Adamax):
         Refused if true, where PyTorch has them.
     state_dtype, rounding, master, seed, clip_norm, nonfinite
         How numbers are stored, and what is done to gradients first: as for :class:`fastopt.Optimizer`; `state_dtype`
-        by state has PyTorch's names of the states.
+        by state has PyTorch's names of the states. The norm is that of all shards of parameters that are DTensors.
 
     Attributes
     ----------

@@ -71,7 +71,9 @@ class Fused(torch.optim.Optimizer):
         super().__init__(params, *arguments, **keywords)
         self._step_supports_amp_scaling = False  # a GradScaler divides gradients itself, and skips steps
         dtypes = [p.dtype for group in self.param_groups for p in group["params"]]
-        formats.check_rounding(rounding, master, [FORMATS.get(dtype, str(dtype)) for dtype in dtypes])
+        stored = [FORMATS.get(dtype, str(dtype)) for dtype in dtypes]
+        # ZeroRedundancyOptimizer may have no parameters for a process.
+        formats.check_rounding(rounding, master, stored or ["bfloat16"])
 
     def _forget(self) -> None:
         """Let go of all that was made of the groups and the state."""

@@ -33,7 +33,7 @@ class SGD(Fused, torch.optim.SGD):
         Refused if true, where PyTorch has them.
     state_dtype, rounding, master, seed, clip_norm, nonfinite
         How numbers are stored, and what is done to gradients first: as for :class:`fastopt.Optimizer`; `state_dtype`
-        by state has PyTorch's names of the states.
+        by state has PyTorch's names of the states. The norm is that of all shards of parameters that are DTensors.
 
     Attributes
     ----------
@@ -78,7 +78,7 @@ class RMSprop(Fused, torch.optim.RMSprop):
         Refused if true, where PyTorch has them.
     state_dtype, rounding, master, seed, clip_norm, nonfinite
         How numbers are stored, and what is done to gradients first: as for :class:`fastopt.Optimizer`; `state_dtype`
-        by state has PyTorch's names of the states.
+        by state has PyTorch's names of the states. The norm is that of all shards of parameters that are DTensors.
 
     Attributes
     ----------
@@ -126,7 +126,7 @@ class Adagrad(Fused, torch.optim.Adagrad):
         Refused if true, where PyTorch has them.
     state_dtype, rounding, master, seed, clip_norm, nonfinite
         How numbers are stored, and what is done to gradients first: as for :class:`fastopt.Optimizer`; `state_dtype`
-        by state has PyTorch's names of the states.
+        by state has PyTorch's names of the states. The norm is that of all shards of parameters that are DTensors.
 
     Attributes
     ----------
@@ -167,7 +167,7 @@ class Adadelta(Fused, torch.optim.Adadelta):
         Refused if true, where PyTorch has them.
     state_dtype, rounding, master, seed, clip_norm, nonfinite
         How numbers are stored, and what is done to gradients first: as for :class:`fastopt.Optimizer`; `state_dtype`
-        by state has PyTorch's names of the states.
+        by state has PyTorch's names of the states. The norm is that of all shards of parameters that are DTensors.
 
     Attributes
     ----------
