@@ -18,6 +18,7 @@ DOCUMENTS = {
 PROGRAMS = {
     *("python", "pytest", "pip", "fastopt", "asv", "ruff", "mypy", "pre-commit", "gcc", "cd", "git", "make", "sh"),
     *("bash", "apt", "conda", "uv", "docker", "curl", "compute-sanitizer", "nsys", "ncu", "perf", "taskset", "numactl"),
+    "torchrun",
 }
 FOLDERS = ("asv_benchmarks/", "examples/", ".ci/")
 

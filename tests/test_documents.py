@@ -166,6 +166,12 @@ COMMANDS = {
     ),
     "asv_benchmarks/gpu.py --parts cpu": ByTest("test_scripts.py::test_gpu_says_what_is_missing"),
     "examples/cuda_graph.py": ByTest("simulated/test_documents.py::test_graphs"),
+    "examples/ddp.py": ByTest("test_distributed.py::test_an_example"),
+    "examples/zero.py": ByTest("test_distributed.py::test_an_example"),
+    "examples/fsdp2.py": ByTest("test_distributed.py::test_the_example_with_a_checkpoint_ends_when_a_process_dies"),
+    "torchrun --standalone --nproc-per-node 2 examples/fsdp2.py": ByTest(
+        "test_distributed.py::test_the_example_with_a_checkpoint_ends_when_a_process_dies"
+    ),
     "asv_benchmarks/by_hand.c": ByTest("test_documents.py::test_loops_by_hand"),
     "asv_benchmarks/tables.py": ByTest("test_documents.py::test_tables_and_pictures_are_written"),
     "asv_benchmarks/anatomy.py": SameAs("asv_benchmarks/anatomy.py --json asv_benchmarks/results/anatomy.json"),
