@@ -109,7 +109,8 @@ class Fused(torch.optim.Optimizer):
         Raises
         ------
         RuntimeError
-            If a gradient is sparse.
+            If a gradient is sparse, or another process that has shards of the parameters has ended when the norm of all
+            gradients is taken.
         TypeError, ValueError
             If a tensor or a hyperparameter is not acceptable; nothing has been written then.
         FloatingPointError

@@ -29,10 +29,8 @@ def is_distributed(tensor: Any) -> bool:
 
 def local_of(tensor: Any) -> Any:
     """Return what is in this process of a DTensor; anything else as it is."""
-    if not is_distributed(tensor):
-        return tensor
-    local = tensor._local_tensor  # to_local() makes another object of a parameter at each call
-    return local.wait() if hasattr(local, "trigger_wait") else local  # a communication may be under way
+    # to_local() makes another object of a parameter at each call.
+    return tensor._local_tensor if is_distributed(tensor) else tensor
 
 
 def is_whole(p: Any) -> bool:
@@ -145,10 +143,10 @@ class AllShards:
                     f"{label.label('params', t)} is on a device mesh without this process, {mesh}: clip_norm and "
                     "nonfinite are about all shards of all parameters"
                 )
-        #: Which parameters are on each mesh; plain ones are replicas on the first.
+        meshes = [self._meshes[0] if mesh is None else mesh for mesh in meshes]  # plain ones are replicas on the first
+        #: Which parameters are on each.
         self._members = [
-            np.array([t for t, own in enumerate(meshes) if (own or self._meshes[0]) == mesh], np.int64)
-            for mesh in self._meshes
+            np.array([t for t, own in enumerate(meshes) if own == mesh], np.int64) for mesh in self._meshes
         ]
         self._counts = np.array([_is_first(p, self._meshes[0]) for p in params], np.bool_)
 

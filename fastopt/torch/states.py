@@ -166,17 +166,17 @@ class States:
         """Return how the states of a parameter lie in memory, by name."""
         codecs = self.codecs[t]
         codec_of = dict(zip(names, codecs[1:], strict=True))
-        found = {
-            key: layout_of(like, dtype, codec_of.get(key, ""), -(-size // BLOCK) if per_block else None)
-            for key, dtype, per_block in rows_of_states(codecs, names)
-        }
-        for key, layout in found.items():
-            if layout.shape != like.shape and not is_whole(p):
+        found = {}
+        for key, dtype, per_block in rows_of_states(codecs, names):
+            layout = layout_of(like, dtype, codec_of.get(key, ""), -(-size // BLOCK) if per_block else None)
+            # By its kind, which is the same in all processes, and not by its shape: a shard may be empty.
+            if (per_block or layout.dtype.is_complex is not like.is_complex()) and not is_whole(p):
                 raise TypeError(
                     f"{self._named(key, t)} is in one dimension, with state_dtype={self._storage.state_dtype!r}, and "
                     f"cannot be sharded as its parameter is, {p.placements}: "  # type: ignore[attr-defined]
                     "give a state_dtype other than int8, and to complex parameters none"
                 )
+            found[key] = layout
         return found
 
     def _take(
