@@ -1,5 +1,5 @@
-"""What of the package cannot be imported here is not searched for examples."""
+"""What cannot be imported here, or is for other processes, is not searched for examples."""
 
 import importlib.util
 
-collect_ignore = [] if importlib.util.find_spec("torch") else ["fastopt/torch"]
+collect_ignore = ["tests/in_processes.py", *([] if importlib.util.find_spec("torch") else ["fastopt/torch"])]

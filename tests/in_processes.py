@@ -15,7 +15,7 @@ import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 from torch import nn
-from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict, set_optimizer_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FullyShardedDataParallel, fully_shard
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
@@ -200,9 +200,13 @@ def train_fully_sharded():
             params = list(net.parameters())
             opt, plain = getattr(fused, name)(params, **keywords), [nn.Parameter(p) for p in wholes(params)]
             other = getattr(fused, name)(plain, **keywords)
-            for x in batches(4):
+            for step, x in enumerate(batches(4)):
                 opt.zero_grad()
                 loss_of(net, own_part(x).to(dtype)).backward()
+                if step == 2:  # memory of states that moves is noticed
+                    own = opt.state[params[0]]
+                    key = next(key for key in own if isinstance(own[key], DTensor))
+                    own[key]._local_tensor = own[key]._local_tensor.clone()
                 for p, q in zip(params, plain, strict=True):
                     q.grad = p.grad.full_tensor()
                 opt.step()
@@ -259,6 +263,15 @@ def meshes():
 
 def take_norms():
     nan = float("nan")
+    if world_size() == 4:  # two meshes in one optimizer
+        (line, halves), (square, pairs), *_ = meshes()
+        both = [a + b for a, b in zip(distributed(line, halves), distributed(square, pairs), strict=True)]
+        opt, other = (fused.SGD(own, clip_norm=1.0) for own in both)
+        give(*both, 0)
+        opt.step()
+        other.step()
+        assert abs(opt.grad_norm / other.grad_norm - 1) < 1e-14
+        assert_same_everywhere([opt.grad_norm])
     for mesh, placements in meshes():
         params, plain = distributed(mesh, placements)
         opt, other = (fused.AdamW(own, lr=0.1, clip_norm=0.5, nonfinite="skip") for own in (params, plain))
@@ -302,6 +315,8 @@ def meet_the_unusual():
             p = nn.Parameter(distribute_tensor(whole.clone(), mesh, placements))
             if of_grad == [Partial()]:
                 grad = DTensor.from_local(torch.full((5, 3), 1.0), mesh, of_grad)
+                if placements == [Replicate()]:  # by a communication that is under way
+                    grad = grad.redistribute(placements=placements, async_op=True)
             else:
                 grad = distribute_tensor(torch.full((5, 3), float(world_size())), mesh, of_grad)
             p.grad = grad
@@ -315,6 +330,16 @@ def meet_the_unusual():
     opt = fused.AdamW([p], state_dtype="int8")
     refuse(opt.step, TypeError, ["'exp_avg_scale'", "params[0]['params'][0]", "int8", "Shard"])
     assert not any(opt.state.values())
+    plain = nn.Parameter(torch.ones(4, 2))
+    plain.grad = torch.ones(4, 2)
+    other = fused.AdamW([plain])
+    other.step()
+    opt = fused.AdamW([p])
+    opt.load_state_dict(other.state_dict())
+    refuse(opt.step, TypeError, ["'exp_avg'", "params[0]['params'][0]", "must be a DTensor"])
+    few = nn.Parameter(distribute_tensor(torch.ones(3), mesh, [Shard(0)]))  # as long as its scales, in one process
+    few.grad = distribute_tensor(torch.ones(3), mesh, [Shard(0)])
+    refuse(fused.AdamW([few], state_dtype="int8").step, TypeError, ["'exp_avg_scale'"])
     z = nn.Parameter(distribute_tensor(torch.ones(4, 2, dtype=torch.complex64), mesh, [Shard(0)]))
     z.grad = distribute_tensor(torch.ones(4, 2, dtype=torch.complex64), mesh, [Shard(0)])
     refuse(fused.AdamW([z], state_dtype="bfloat16").step, TypeError, ["params[0]['params'][0]", "complex"])
@@ -344,10 +369,6 @@ def meet_the_unusual():
     refuse(lambda: fused.AdamW(params, nonfinite="raise"), TypeError, ["nonfinite", "fully_shard"])
 
 
-#: Of each: its class, the dtype of parameters, and what else it is made with.
-SAVED = [*STORAGES, ("RAdam", torch.float32, {}), ("RMSprop", torch.float32, {"momentum": 0.5, "centered": True})]
-
-
 class Weights(nn.Module):
     """Parameters of shapes that are divided unevenly."""
 
@@ -360,7 +381,7 @@ class Weights(nn.Module):
 
 def cases_of_checkpoints(folder):
     """Yield sharded weights with their optimizer, plain ones with theirs, and where their checkpoint is."""
-    for k, (name, dtype, keywords) in enumerate(SAVED):
+    for k, (name, dtype, keywords) in enumerate(STORAGES):
         mesh = init_device_mesh("cpu", (world_size(),))
         net, whole = fully_shard(Weights(dtype), mesh=mesh), Weights(dtype)
         opt, other = (getattr(fused, name)(own.parameters(), **keywords) for own in (net, whole))
@@ -405,10 +426,12 @@ def go_both_ways():
         whole = Weights(torch.float32)
         opt, other = first.AdamW(net.parameters(), lr=0.1), torch.optim.AdamW(whole.parameters(), lr=0.1)
         for step in range(6):
-            if step == 3:
-                state = get_optimizer_state_dict(net, opt)
+            if step == 3:  # as shards, or whole
+                options = StateDictOptions(full_state_dict=first is fused)
+                state = get_optimizer_state_dict(net, opt, options=options)
                 opt = second.AdamW(net.parameters())
-                set_optimizer_state_dict(net, opt, state)
+                opt.zero_grad()  # else PyTorch makes no states to be loaded
+                set_optimizer_state_dict(net, opt, state, options=options)
             give(list(net.parameters()), list(whole.parameters()), step)
             opt.step()
             other.step()

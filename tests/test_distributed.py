@@ -6,6 +6,7 @@ in_processes.py, which they alone import.
 
 import multiprocessing
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -18,10 +19,14 @@ from .documents import ROOT
 torch = pytest.importorskip("torch", reason="needs the extra `torch`")
 if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
     pytest.skip("needs a PyTorch with gloo", allow_module_level=True)
+if "forkserver" not in multiprocessing.get_all_start_methods():
+    pytest.skip("needs processes that fork", allow_module_level=True)
 
 #: How long processes may take together.
 SECONDS = 150
-ONE_THREAD = {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+#: The loopback, which Linux and macOS call differently, and one thread for each process.
+LOOPBACK = next(name for _, name in socket.if_nameindex() if name in ("lo", "lo0"))
+ALONE = {"GLOO_SOCKET_IFNAME": LOOPBACK, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
 PATHS = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
 #: 2 processes always, 4 in CI.
 WORLDS = [2, pytest.param(4, marks=pytest.mark.ci)]
@@ -34,14 +39,14 @@ def context():
     made = multiprocessing.get_context("forkserver")
     made.set_forkserver_preload(["tests.in_processes"])
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**ONE_THREAD, "PYTHONPATH": PATHS}.items():
+        for name, value in {**ALONE, "PYTHONPATH": PATHS}.items():
             patch.setenv(name, value)
         yield made
 
 
 def begin(*given):
     """Have a process do some work; what it is made of is not imported by the process that tests."""
-    os.environ.update(ONE_THREAD)
+    os.environ.update(ALONE)
     from . import in_processes
 
     in_processes.process(*given)
@@ -126,7 +131,7 @@ def test_a_process_that_dies_is_an_error_for_the_other(processes):
 def torchrun(folder, *command, nproc=2):
     """Run a script as ``torchrun`` does; it is an error if that takes long."""
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(nproc)]
-    env = os.environ | {"PYTHONWARNINGS": "error", "PYTHONUNBUFFERED": "1", "PYTHONPATH": PATHS, **ONE_THREAD}
+    env = os.environ | {"PYTHONWARNINGS": "error", "PYTHONUNBUFFERED": "1", "PYTHONPATH": PATHS, **ALONE}
     return subprocess.run(
         [*start, *map(str, command)], check=False, capture_output=True, text=True, timeout=SECONDS, env=env, cwd=folder
     )
