@@ -19,6 +19,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimi
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FullyShardedDataParallel, fully_shard
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.nn.parallel import DistributedDataParallel
 
 import fastopt.torch as fused
@@ -38,6 +39,7 @@ def process(work, rank, world, store, pipe, arguments):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
+            warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")  # of its own making
             torch.distributed.init_process_group(
                 "gloo", init_method=f"file://{store}", rank=rank, world_size=world, timeout=timedelta(seconds=PATIENCE)
             )
@@ -229,6 +231,32 @@ def train_fully_sharded():
         theirs, other = one_process("SGD", 5, lr=0.1, momentum=0.9, **limit)
         assert_same(wholes(net.parameters()), theirs, rtol=1e-5, atol=1e-6)
         assert limit == {} or abs(opt.grad_norm / other.grad_norm - 1) < 1e-5
+
+
+def train_in_two_dimensions():
+    """Replicas of shards, and shards of the layers that tensor parallelism divides already."""
+    square = init_device_mesh("cpu", (2, 2), mesh_dim_names=("data", "model"))
+    for tensor_parallel in (False, True):
+        net = model()[:3]
+        if tensor_parallel:
+            net = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 3))
+            parallelize_module(net, square["model"], {"0": ColwiseParallel(), "2": RowwiseParallel()})
+        fully_shard(net, mesh=square["data"] if tensor_parallel else square)
+        params = list(net.parameters())
+        plain = [nn.Parameter(p) for p in wholes(params)]
+        opt, other = (fused.AdamW(own, lr=1e-2, clip_norm=0.05) for own in (params, plain))
+        for x in batches(4):
+            opt.zero_grad()
+            loss_of(net, x).backward()
+            for p, q in zip(params, plain, strict=True):
+                q.grad = whole(p.grad)
+            opt.step()
+            other.step()
+            assert abs(opt.grad_norm / other.grad_norm - 1) < 1e-14
+        assert_same(wholes(params), plain, rtol=1e-6, atol=1e-7)
+        assert_same_everywhere([opt.grad_norm])
+        state = get_optimizer_state_dict(net, opt)["state"]
+        assert all(own["exp_avg"].placements == p.placements for own, p in zip(state.values(), params, strict=True))
 
 
 def distributed(mesh, placements, shapes=((5, 3), (1,), (4, 2), (3,), ())):

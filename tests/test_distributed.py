@@ -103,6 +103,11 @@ def test_fully_shard(world, processes):
     processes(world, "train_fully_sharded")
 
 
+@pytest.mark.ci
+def test_two_dimensions_of_a_mesh(processes):
+    processes(4, "train_in_two_dimensions")
+
+
 @worlds
 def test_norms_are_those_of_all_shards(world, processes):
     processes(world, "take_norms")
