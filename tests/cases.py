@@ -199,6 +199,17 @@ def by_ci(cases, *, core=False):
     return pytest.mark.parametrize("case", found)
 
 
+def first_cases(cases):
+    """Return the first case of each class, and one more of :data:`CORE`."""
+    names = [name for name, _ in cases]
+    return [case for k, case in enumerate(cases) if names[:k].count(case[0]) < 1 + (case[0] in CORE)]
+
+
+def every_class(names, mark):
+    """Return parameters for all classes, those beyond :data:`CORE`, and one with norms, with a mark."""
+    return [name if name in (*CORE, "LAMB") else pytest.param(name, marks=mark) for name in names]
+
+
 def _is_quick(name, k, core):
     """Say whether README's command runs case number `k` of a class."""
     return k < (2 if name in CORE else 0 if core else 1)

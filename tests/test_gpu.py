@@ -13,15 +13,17 @@ from fastopt._bench.storages import STORAGES
 from fastopt._engine import streams
 
 from .cases import (
+    CASES,
     DTYPES,
     FEW_STORAGES,
     assert_same_bits,
     assert_same_bits_but_for_nan,
     call,
-    every_case,
     every_one_of,
+    first_cases,
     first_states,
     make,
+    name_of,
     random,
     stored,
 )
@@ -53,6 +55,7 @@ every_rule = pytest.mark.parametrize(
         for storage in (FEW[k::3] if SIMULATED else FEW)
     ],
 )
+every_case = pytest.mark.parametrize("case", first_cases(CASES) if SIMULATED else CASES, ids=name_of)
 # Both dtypes of every optimizer, the simulator has in tests/simulated/test_matrix.py.
 every_dtype = pytest.mark.parametrize("dtype", DTYPES[:1] if SIMULATED else DTYPES)
 # Blocks of 1024, chunks of 4096, remainders of both, nothing, one.

@@ -11,6 +11,8 @@ import pytest
 import fastopt
 from fastopt._bench.catalog import OPTIMIZERS
 
+from .cases import every_class
+
 pytestmark = pytest.mark.internals
 
 SIZES = [2**12, 2**22]
@@ -27,7 +29,7 @@ def peak(function):
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", every_class(OPTIMIZERS, pytest.mark.slow))
 @pytest.mark.parametrize("size", SIZES)
 def test_step_and_bound_step(name, size):
     opt = getattr(fastopt, name)(np.ones(size, np.float32))

@@ -8,7 +8,7 @@ import fastopt
 from fastopt._bench.catalog import OPTIMIZERS
 from fastopt._storage import formats
 
-from .cases import assert_same_bits, call, every_case_by_ci, first_states, in_turns, random
+from .cases import assert_same_bits, call, core_cases_by_ci, first_states, in_turns, random
 from .oracles import answer
 
 BF16, F16, F32 = ml_dtypes.bfloat16, np.float16, np.float32
@@ -91,7 +91,7 @@ class TestParametersOf16Bits:
             shown = np.abs(p.astype(np.longdouble) - right[0].value)
             assert (shown <= unit * max(units, 0.5) * (1 + 1e-2) + right[0].error).all()
 
-    @every_case_by_ci
+    @core_cases_by_ci
     def test_split16_is_training_in_float32_to_the_bit(self, case):
         p = random(2000, F32, 1).astype(BF16)
         full = p.astype(F32)
@@ -235,7 +235,7 @@ class TestParametersOf16Bits:
 
 
 class TestFunctions:
-    @in_turns("kind state", [(BF16, F32), (BF16, BF16), (F16, F16), (F32, BF16), (np.float64, F32)], core=True)
+    @in_turns("kind state", [(BF16, F32), (BF16, BF16), (F16, F16), (F32, BF16), (np.float64, F32)], core="alone")
     def test_they_are_the_classes(self, case, kind, state):
         p, grads = random(700, F32, 1).astype(kind), [random(700, F32, k).astype(kind) for k in (2, 3)]
         q = p.copy()

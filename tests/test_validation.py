@@ -6,6 +6,7 @@ import pytest
 import fastopt
 from fastopt._bench.catalog import OPTIMIZERS
 
+from .cases import every_class
 from .refusals import F32, ones, refuse, refuse_step, refuse_values
 
 pytestmark = [pytest.mark.internals, pytest.mark.usefixtures("both_checks")]
@@ -81,8 +82,8 @@ def test_read_only():
     refuse_step(opt, g, ValueError, ["params", "read-only"], mend=lambda o: o.params.setflags(write=True))
 
 
-@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
-@pytest.mark.parametrize("dtype", [F32, np.float64])
+@pytest.mark.parametrize("name", every_class(OPTIMIZERS, pytest.mark.ci))
+@pytest.mark.parametrize("dtype", [F32, pytest.param(np.float64, marks=pytest.mark.slow)])
 def test_every_class_refuses_and_goes_on(name, dtype):
     p = ones(2, 3, dtype=dtype)
     opt = OPTIMIZERS[name](p)

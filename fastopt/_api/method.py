@@ -124,7 +124,7 @@ class Method(Arguments):
     norms_when: ClassVar[str] = ""
     """The flag without which there are no norms: they are 0 for the rule then, and take no pass."""
 
-    own_decay: ClassVar[bool] = False  #: Whether the rule, with `weight_decay` of its scalars, decays where `decoupled`.
+    own_decay: ClassVar[bool] = False  #: Whether the rule decays, by its scalars, where `decoupled`.
 
     @classmethod
     def parameters(cls) -> list[inspect.Parameter]:

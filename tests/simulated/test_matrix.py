@@ -6,15 +6,23 @@ import pytest
 import fastopt
 from fastopt._engine import gpu
 
-from ..cases import CASES, DTYPES, assert_same_bits, call, every_dtype, first_states, make, name_of, random
+from ..cases import CASES, DTYPES, assert_same_bits, call, every_dtype, first_cases, first_states, make, name_of, random
 from ..expressions import expression
 from ..oracles import has_norms
 from .device import Device, host
 
-#: Every case with one dtype of the arithmetic, every class with both.
+#: Every case with one dtype of the arithmetic; but for the first ones they are for the slow command.
 in_alternation = pytest.mark.parametrize(
     ("case", "dtype"),
-    [pytest.param(c, DTYPES[k % 2], id=f"{name_of(c)}-{DTYPES[k % 2].__name__}") for k, c in enumerate(CASES)],
+    [
+        pytest.param(
+            c,
+            DTYPES[k % 2],
+            id=f"{name_of(c)}-{DTYPES[k % 2].__name__}",
+            marks=[] if c in first_cases(CASES) else pytest.mark.slow,
+        )
+        for k, c in enumerate(CASES)
+    ],
 )
 
 
