@@ -204,15 +204,54 @@ def test_clipped_steps_have_the_bits_of_the_cpu(storage, library):
     twins.check()
 
 
-@pytest.mark.parametrize("hyper", [{"clip_norm": 1.0}, {"nonfinite": "raise"}])
-def test_what_a_graph_cannot_hold_is_refused(hyper, library):
-    p = library.put(np.zeros(3, F32))
-    with pytest.raises(TypeError, match=r"clip_norm and nonfinite .* capturable=True"):
-        fastopt.GD(p, capturable=True, **hyper)
+@pytest.mark.parametrize("capturable", [False, True])
+@pytest.mark.parametrize("hyper", [{"clip_norm": 1.0}, {"clip_norm": 2.0, "grad_scale": 3.0}, {"nonfinite": "skip"}])
+def test_a_norm_that_is_not_waited_for(hyper, capturable, library, monkeypatch):
+    """The second step has an infinity, after which the settings change."""
+    if not capturable and "nonfinite" in hyper:
+        pytest.skip("needs a GPU that is waited for")
+    twins = Twins(library, "Momentum", NESTEROV | hyper, STORAGES["float32"], SIZES, capturable=capturable)
+    assert twins.device.grad_norm is None
+    for step in (1, 2, 3, 4):
+        with monkeypatch.context() as patch:
+            patch.setattr(driver, "copy_to_host", None)  # which waits
+            twins.step(step, special=step == 2)
+        if step == 2:
+            for opt in (twins.device, twins.cpu):
+                opt.grad_scale = opt.grad_scale and 0.5
+        np.testing.assert_array_equal(twins.device.grad_norm, twins.cpu.grad_norm)
+    assert twins.device.skipped == twins.cpu.skipped == ("nonfinite" in hyper)
+    assert twins.device.step_count == twins.cpu.step_count
+    twins.check()
+
+
+def test_skipped_steps_stay_counted(library):
+    p, bad = library.put(np.zeros(3, F32)), library.put(np.full(3, np.inf, F32))
+    opt = fastopt.GD(p, capturable=True, nonfinite="skip")
+    opt.step(bad)
+    opt.nonfinite = "propagate"
+    assert opt.skipped == 1
+    opt.clip_norm, opt.nonfinite = 1.0, "skip"
+    opt.step(bad)
+    opt.maximize = True  # another kernel
+    opt.step(bad)
+    assert (opt.skipped, opt.step_count, opt.grad_norm) == (3, 0, np.inf)
+    assert (library.get(p) == 0).all()
+
+
+def test_what_a_graph_cannot_hold_is_refused(library):
+    p, q = library.put(np.zeros(3, F32)), library.put(np.zeros(3))
     opt = fastopt.GD(p, capturable=True)
-    for name, value in hyper.items():
-        with pytest.raises(TypeError, match=r"clip_norm and nonfinite .* capturable=True"):
-            setattr(opt, name, value)
+    for refused, make_it in (
+        ("nonfinite='raise' waits", lambda: fastopt.GD(p, capturable=True, nonfinite="raise")),
+        ("nonfinite='raise' waits", lambda: setattr(opt, "nonfinite", "raise")),
+        ("zero_grads=True", lambda: fastopt.GD(p, capturable=True, nonfinite="skip", zero_grads=True)),
+        ("parameters of one dtype", lambda: fastopt.GD([p, q], capturable=True, clip_norm=1.0)),
+        ("parameters of one dtype", lambda: setattr(fastopt.GD([p, q], capturable=True), "clip_norm", 1.0)),
+    ):
+        with pytest.raises(TypeError, match=refused):
+            make_it()
+    assert opt.nonfinite == "propagate"
 
 
 @few_storages

@@ -101,6 +101,7 @@ class Grouped(Limited):
             self._make_plan()
             if bound is not None and len(bound.given) == len(self._arrays):
                 self._plan.arrays.bind_all(bound.given)
+        self._use_limits()
         self._plan.set_clocks(None, self._learning_rate)
 
     def _check_methods(self: Any) -> None:
@@ -140,7 +141,9 @@ class Grouped(Limited):
         settings = (self._seed, self._zero_grads, self._capturable)
         groups = tuple(make_groups(*arrays, self._codecs, names, *settings, kernels, self._group_of))
         plan = Plan(groups, Gather(self._params, self._given, *arrays, groups))
-        self.__dict__.update(_groups=groups, _plan=plan, _launches=_same(kernels))
+        skipped = self.skipped if self._groups else 0  # also of what the GPU skipped for the old plan
+        self.__dict__.update(_groups=groups, _plan=plan, _launches=_same(kernels), _skipped=skipped)
+        self._use_limits()
 
     def _kernels(self) -> list[Any]:
         """Return what the kernel of each group depends on beside codecs."""

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .._arrays.checks import format_of
+from .._engine.limit import DeviceLimit, Limits
 from .._engine.reduce import Reduced
 from .._storage.formats import compute_dtype
 from .method import Method
@@ -23,31 +24,60 @@ class Limited(Method):
     _grad_norm: ClassVar[float | None] = None
     _skipped = 0
 
-    def _check_capturable(self) -> None:
+    def _check_capturable(self: Any) -> None:
         """Raise TypeError for what a graph cannot hold."""
         if callable(self.lr):
             raise TypeError(
                 "lr must be a number with capturable=True: a graph calls no Python; set opt.lr between its replays"
             )
-        if self._of_all:
+        if self.nonfinite == "raise":
+            raise TypeError("nonfinite='raise' waits for the GPU, which capturable=True does not allow: use 'skip'")
+        if self.nonfinite == "skip" and self._zero_grads:
             raise TypeError(
-                "clip_norm and nonfinite take the norm of the gradients from the GPU, which capturable=True does not "
-                "allow: a graph would hold that of one step"
+                "zero_grads=True with nonfinite='skip' is not there with capturable=True: a step that the GPU skips "
+                "writes nothing"
             )
 
+    def _use_limits(self: Any) -> None:
+        """Have a GPU limit gradients by itself where that can be, as a step does not wait for it then."""
+        group = self._plan.alone
+        if self._capturable and self._of_all and group is None:
+            raise TypeError(
+                "clip_norm and nonfinite with capturable=True are for parameters of one dtype on one GPU: of several "
+                "launches a graph holds no norm"
+            )
+        if group is None:
+            return
+        limits = None
+        if self._of_all and (self._capturable or self.nonfinite == "propagate"):
+            bound = math.inf if self.clip_norm is None else self.clip_norm
+            largest = float(np.finfo(compute_dtype(str(format_of(group.dtype)))).max)
+            scales = self.clip_norm is not None or self.grad_scale is not None
+            limits = Limits(self._factor(), bound, largest, self.nonfinite == "skip", scales)
+        group.use_limits(limits)
+
+    def _found(self: Any) -> DeviceLimit | None:
+        """Return what a GPU found that limited gradients by itself."""
+        group = self._plan.alone
+        return None if group is None else group.limit
+
     @property
-    def grad_norm(self) -> float | None:
+    def grad_norm(self: Any) -> float | None:
         """The norm of all gradients together, unscaled and before clipping, of the last step that took it.
 
         Those steps do where `clip_norm` is given or `nonfinite` is not "propagate", unless they raise; before, it is
         None. ``clip_norm=math.inf`` measures it and clips nothing.
         """
-        return self._grad_norm
+        found, norm = self._found(), self._grad_norm
+        if found is not None and (norm is None or self._plan.alone.limits is not None):
+            norm = found.norm()
+        return norm  # type: ignore[no-any-return]
 
     @property
     def skipped(self) -> int:
         """How many steps were skipped, by ``nonfinite="skip"``; `step_count` does not count them."""
-        return self._skipped
+        found = self._found()
+        return self._skipped if found is None else self._skipped + found.skipped()
 
     def _limit(self: Any, rows: Sequence[tuple[float, ...]], stream: object) -> float | None:
         """Take the norm of the gradients of a step that is prepared, and have the step clip it.

@@ -231,7 +231,7 @@ class Optimizer(Growing, InFiles):
                 raise RuntimeError(f"step {step} was taken within itself, by lr({step}) or by what holds the arrays")
             plan.prepare(updates, rows, stream)
             counted = (setitem, self.__dict__, "_steps", step)
-            if not self._of_all:
+            if not self._of_all or (plan.alone is not None and plan.alone.limits is not None):
                 plan.run(step, counted)
             elif (norm := self._limit(rows, stream)) is not None:
                 plan.run(step, counted, (setitem, self.__dict__, "_grad_norm", norm))

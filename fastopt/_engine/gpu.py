@@ -15,6 +15,7 @@ from .._kernels import compiler
 from .._kernels.compiler import Spec
 from . import streams, threads
 from .chunks import chunks_of
+from .limit import DeviceLimit, Limits
 from .norms import DeviceNorms
 from .plan import Group, Members
 from .scalars import ScalarTable, Update
@@ -58,6 +59,10 @@ class DeviceGroup(Group):
         if capturable and self.group_count > 1:
             raise TypeError("capturable=True is for one group of parameters: the device works out the scalars of one")
         self._device_norms: DeviceNorms | None = None
+        #: What is asked about the norm of the gradients without waiting for it, and what has been found.
+        self.limits: Limits | None = None
+        self.limit: DeviceLimit | None = None
+        self._limited = False
         _, chunks = chunks_of([p.size for p in params], CHUNK)
         self._count = len(chunks)
         self._known: list[_Known | None] = [None] * len(params)
@@ -146,9 +151,11 @@ class DeviceGroup(Group):
         with driver.on(self.device):
             if streams.capturing(self._handle):
                 self._check_capture()
-            if spec is not self.spec:
-                self._in_memory = self.capturable or self.group_count > 1 or spec.measured > 0
-                self._kernel = compiler.device_sweep(spec, self._in_memory, self.capturable, self.device)
+            limits = self.limits
+            if spec is not self.spec or self._limited is not (limits is not None):
+                self._limited = limits is not None
+                self._in_memory = self.capturable or self.group_count > 1 or spec.measured > 0 or self._limited
+                self._kernel = compiler.device_sweep(spec, self._in_memory, self.capturable, self.device, self._limited)
                 sizes = [p.size for p in self.params]
                 self._device_norms = DeviceNorms(spec, sizes, self.device) if spec.measured else None
                 self.spec, self.values = spec, ScalarTable(self.group_count, spec.scalars, spec.compute)
@@ -156,8 +163,8 @@ class DeviceGroup(Group):
                     self._bits = np.zeros(-(-self.values.array.nbytes // 8), np.int64)
                     self._scalars = driver.copy_of(self._bits.view(np.float64))
                     self._scalar_uploads = streams.Uploads(len(self._bits))
-            if self.capturable and (counted := (spec, *update.compiled_from())) != self._counted:
-                self._advance = compiler.device_counter(update.compiled_values(), spec, self.device)
+            if self.capturable and (counted := (spec, self._limited, *update.compiled_from())) != self._counted:
+                self._advance = compiler.device_counter(update.compiled_values(), spec, self.device, self._limited)
                 self._counted = counted
         self.pack(rows)
 
@@ -196,16 +203,33 @@ class DeviceGroup(Group):
             if self._in_memory and not self.capturable:
                 self._bits.view(np.uint8)[: self.values.array.nbytes] = self.values.array.reshape(-1).view(np.uint8)
                 self._scalar_uploads.send(self._bits, driver.address_of(self._scalars), handle)
+            table, chunks = self._places
+            count: Any = self._count
+            limit = self.limit if self._limited else None
+            if limit is not None:
+                limit.enqueue(self.spec, self.format, table, count, handle)
+                count = limit.chunks
             if self.capturable:
                 clock = driver.argument(driver.address_of(self._clock))
-                streams.launcher(self._advance, 1, 1, handle)(clock, scalars)
+                taken = driver.argument(0) if limit is None else limit.taken
+                streams.launcher(self._advance, 1, 1, handle)(clock, scalars, taken)
                 number = clock
+            if limit is not None and self.limits is not None and self.limits.scales:
+                limit.scale(self.spec, scalars, self.group_count, handle)
             kernel = sweep_launcher(self._kernel, self.spec, self._count, self.device, handle)
-            table, chunks = self._places
             if (norms := self._device_norms) is not None:
                 norms.enqueue(table, chunks, groups, scalars, handle)
                 groups, scalars = (driver.argument(driver.address_of(a)) for a in (norms.tensors, norms.rows))
-            kernel(table, len(self.params), chunks, self._count, groups, scalars, self.seed, number)
+            kernel(table, len(self.params), chunks, count, groups, scalars, self.seed, number)
+
+    def use_limits(self, limits: Limits | None) -> None:
+        """Take what is asked about the norm of the gradients of the steps to come, if that is not waited for."""
+        self.limits = limits
+        if limits is not None:
+            if self.limit is None:
+                with driver.on(self.device):
+                    self.limit = DeviceLimit([p.size for p in self.params], self.device)
+            self.limit.use(limits, at_once=self.capturable)
 
     def write_clock(self, step: int | None, lr: float) -> None:
         """Set the learning rate on the device, and the step number unless it is None."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from .._arrays import driver
 from .._arrays.checks import Array
-from .._kernels import compiler
+from .._kernels import compiler, device_reductions
 from .._kernels.compiler import Spec
 from .._kernels.reduce import RESULTS
 from . import streams, threads
@@ -83,8 +83,8 @@ class DeviceNorms:
 
     def __init__(self, spec: Spec, sizes: Sequence[int], device: int) -> None:
         self._spec, self._device, self._norms, count = spec, device, spec.measured, len(sizes)
-        self._kernel, self._rows_kernel = compiler.device_norms(spec, device)
-        self._sums = compiler.device_sums(RESULTS, device)
+        self._kernel, self._rows_kernel = device_reductions.device_norms(spec, device)
+        self._sums = device_reductions.device_sums(RESULTS, device)
         chunks, of_tensors = chunks_to_reduce(sizes)
         self._counts = len(chunks), count
         results = results_of_norms(of_tensors, self._norms, len(chunks))

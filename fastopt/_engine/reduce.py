@@ -15,7 +15,7 @@ import numpy as np
 
 from .._arrays import driver, gpu
 from .._arrays.checks import Array
-from .._kernels import compiler
+from .._kernels import compiler, device_reductions
 from .._kernels.reduce import RESULTS
 from . import streams, threads
 from .chunks import chunks_to_reduce, fold_arguments, row_addresses
@@ -100,7 +100,7 @@ class _Device:
         """Have the device reduce the tensors, in the order of a stream."""
         group, handle = self._group, gpu.stream_handle(stream, self._group.params[0])
         with driver.on(group.device):
-            kernels = [compiler.device_sums(name, group.device) for name in (codec, RESULTS)]
+            kernels = [device_reductions.device_sums(name, group.device) for name in (codec, RESULTS)]
             wait_for(group.makers, handle)
             row = np.zeros(max(len(group.params), 2), np.int64)
             row[: len(group.params)] = group.found

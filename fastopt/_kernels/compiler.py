@@ -23,7 +23,6 @@ from .._storage.int8 import BLOCK
 from .._storage.layout import Layout
 from .._storage.layout import layout as layout_of
 from . import access, cpu, cpu_reduce, targets
-from . import norms as norms_access
 from .cache import KernelCache
 from .libraries import FusedCompiler, KernelCompiler, UpdateCompiler
 from .parts import PART, PartCompiler, named_part, part
@@ -188,19 +187,21 @@ def sums(codec: str, parallel: bool) -> Any:
     return _compile(cpu_reduce.make_sums(codec), signature, parallel=parallel)
 
 
-def device_kernel(spec: Spec, in_memory: bool, counted: bool) -> tuple[Callable[..., None], Any]:
+def device_kernel(spec: Spec, in_memory: bool, counted: bool, limited: bool = False) -> tuple[Callable[..., None], Any]:
     """Return the CUDA sweep and its signature.
 
-    `in_memory`: the scalars of a step are in the device's memory, by group; `counted`: so is its number.
+    `in_memory`: the scalars of a step are in the device's memory, by group; `counted`: so is its number; `limited`: so
+    is the number of chunks.
     """
     from . import cuda as loops  # loads numba.cuda
 
     one, packed = (device_access(spec, lanes) for lanes in (1, spec.lanes))
-    function = loops.make_sweep(spec.rule, one, packed, in_memory, counted)
+    function = loops.make_sweep(spec.rule, one, packed, in_memory, counted, limited)
     address, number = types.uint64, types.int64
     values = address if in_memory else types.UniTuple(numba.from_dtype(spec.compute), spec.columns)
     step = address if counted else number
-    return function, types.void(address, number, address, number, address, values, number, step)
+    count = address if limited else number
+    return function, types.void(address, number, address, count, address, values, number, step)
 
 
 def device_threads(spec: Spec, usual: int) -> int:
@@ -210,87 +211,39 @@ def device_threads(spec: Spec, usual: int) -> int:
 
 def device_access(spec: Spec, lanes: int) -> access.Access:
     """Return how a kernel on a GPU, or in the simulator, moves so many elements at a time."""
-    return access.of(_device_target(), spec.text, lanes, spec.columns)
+    return access.of(device_target(), spec.text, lanes, spec.columns)
 
 
-def _device_target() -> targets.Target:
+def device_target() -> targets.Target:
     return targets.SIMULATOR if driver.simulated() else targets.cuda()
 
 
 @functools.cache
-def device_sweep(spec: Spec, in_memory: bool, counted: bool, device: int) -> Any:
+def device_sweep(spec: Spec, in_memory: bool, counted: bool, device: int, limited: bool = False) -> Any:
     """Return the kernel that updates all tensors of one dtype on the GPU `device`, which is the current one."""
     from . import toolchain
 
-    return toolchain.compiled(*device_kernel(spec, in_memory, counted), **DEVICE)
+    return toolchain.compiled(*device_kernel(spec, in_memory, counted, limited), **DEVICE)
 
 
-def device_norms_kernel(spec: Spec) -> tuple[Callable[..., None], Any]:
-    """Return the CUDA kernel that sums the squares of which a rule takes norms, by chunks, and its signature."""
-    from . import cuda_reduce as loops
-
-    assert spec.norms is not None
-    address, number = types.uint64, types.int64
-    signature = types.void(address, number, address, number, address, address, address)
-    return loops.make_norms(spec.norms, _device_norms_access(spec), spec.measured), signature
-
-
-def device_rows_kernel(spec: Spec) -> tuple[Callable[..., None], Any]:
-    """Return the CUDA kernel that puts the scalars of each tensor together, and its signature."""
-    from . import cuda_reduce as loops
-
-    address = types.uint64
-    function = loops.make_rows(_device_norms_access(spec), spec.scalars, spec.measured)
-    return function, types.void(address, address, address, types.int64, address)
-
-
-def _device_norms_access(spec: Spec) -> norms_access.Measured:
-    return norms_access.of(_device_target(), spec.text, spec.scalars, spec.measured)
-
-
-@functools.cache
-def device_norms(spec: Spec, device: int) -> tuple[Any, Any]:
-    """Return both, compiled, on the GPU `device`, which is the current one."""
-    from . import toolchain
-
-    del device
-    kernels = device_norms_kernel(spec), device_rows_kernel(spec)
-    norms, rows = (toolchain.compiled(*kernel, **DEVICE) for kernel in kernels)
-    return norms, rows
-
-
-def device_sums_kernel(codec: str) -> tuple[Callable[..., None], Any]:
-    """Return the CUDA kernel that reduces arrays in a codec, or results, and its signature."""
-    from . import cuda_reduce as loops
-
-    address = types.uint64
-    return loops.make_device_sums(_device_target(), codec), types.void(address, address, types.int64, address, address)
-
-
-@functools.cache
-def device_sums(codec: str, device: int) -> Any:
-    """Return the compiled one on the GPU `device`, which is the current one."""
-    from . import toolchain
-
-    del device
-    return toolchain.compiled(*device_sums_kernel(codec), **DEVICE)
-
-
-def device_counter_kernel(values: Callable[..., Any], spec: Spec) -> tuple[Callable[..., None], Any]:
+def device_counter_kernel(
+    values: Callable[..., Any], spec: Spec, limited: bool = False
+) -> tuple[Callable[..., None], Any]:
     """Return the CUDA kernel that counts a step and works out its scalars, and its signature."""
     from . import cuda as loops
 
-    return loops.make_counter(values, device_access(spec, 1)), types.void(types.uint64, types.uint64)
+    address = types.uint64
+    return loops.make_counter(values, device_access(spec, 1), limited), types.void(address, address, address)
 
 
-_advances: dict[tuple[str, Spec, int], Any] = {}
+_advances: dict[tuple[str, Spec, int, bool], Any] = {}
 
 
-def device_counter(values: Callable[..., Any], spec: Spec, device: int) -> Any:
+def device_counter(values: Callable[..., Any], spec: Spec, device: int, limited: bool = False) -> Any:
     """Return the kernel that counts a step on the GPU `device` and works out its scalars, as `values` does."""
     from . import toolchain
 
-    key = (values.__qualname__, spec, device)  # the name says what is in it
+    key = (values.__qualname__, spec, device, limited)  # the name says what is in it
     if key not in _advances:
-        _advances[key] = toolchain.compiled(*device_counter_kernel(values, spec), **DEVICE)
+        _advances[key] = toolchain.compiled(*device_counter_kernel(values, spec, limited), **DEVICE)
     return _advances[key]

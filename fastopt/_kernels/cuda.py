@@ -39,15 +39,16 @@ def _together(target, count):
 
 
 def make_sweep(
-    rule: Callable[..., Any], single: Access, packed: Access, in_memory: bool, counted: bool
+    rule: Callable[..., Any], single: Access, packed: Access, in_memory: bool, counted: bool, limited: bool
 ) -> Callable[..., None]:
     """Return the kernel ``sweep(table, tensors, chunks, count, groups, values, seed, step)``.
 
-    ``table[k, t]`` is the address of array `k` of tensor `t` (the gradient, the parameter, the states), of `tensors`;
-    ``chunks[c]`` is (tensor, start, length), of `count`. Blocks take turns at chunks. `values` are the scalars of the
-    step or, `in_memory`, where they are, with those of the group of tensor `t` in row ``groups[t]``; `step` is its
-    number or, `counted`, where it is. A thread takes as many elements at a time as `packed` does, or one, with
-    `single`, where that cannot be. Where there are scales, a block of threads takes a block of numbers at a time.
+    ``table[k, t]`` is the address of array `k` of tensor `t` (the gradient, the parameter, the states), of
+    `tensors`; ``chunks[c]`` is (tensor, start, length), of `count`. Blocks take turns at chunks. `values` are the
+    scalars of the step or, `in_memory`, where they are, with those of the group of tensor `t` in row ``groups[t]``;
+    `step` is its number or, `counted`, where it is. `limited`, `count` is where that is: none, if the step is
+    skipped. A thread takes as many elements at a time as `packed` does, or one, with `single`, where that cannot
+    be. Where there are scales, a block of threads takes a block of numbers at a time.
     """
     target, lanes, room = packed.target, packed.lanes, len(packed.no_finite_absmaxes)
     rule = target.rule(rule)
@@ -61,8 +62,9 @@ def make_sweep(
 
     def sweep(table, tensors, chunks, count, groups, values, seed, step):
         number = integer(step, 0) if counted else step
+        last = integer(count, 0) if limited else count
         c = cuda.blockIdx.x
-        while c < count:
+        while c < last:
             tensor, start, length = chunk(chunks, c)
             s = load_scalars(values, integer(groups, tensor)) if in_memory else values
             addresses = advance(column(table, tensors, tensor), start)
@@ -80,10 +82,11 @@ def make_sweep(
 
     def sweep_blocks(table, tensors, chunks, count, groups, values, seed, step):
         number = integer(step, 0) if counted else step
+        last = integer(count, 0) if limited else count
         shared = cuda.shared.array(room, int32)
         i = cuda.threadIdx.x * lanes
         c = cuda.blockIdx.x
-        while c < count:
+        while c < last:
             tensor, start, length = chunk(chunks, c)
             s = load_scalars(values, integer(groups, tensor)) if in_memory else values
             begin = 0
@@ -121,12 +124,16 @@ def make_sweep(
     return sweep_blocks
 
 
-def make_counter(values: Callable[..., Any], memory: Access) -> Callable[..., None]:
-    """Return the kernel ``advance(clock, out)``: count the step on the device and work out its scalars there."""
-    count_step, store_scalars = memory.count_step, memory.store_scalars
+def make_counter(values: Callable[..., Any], memory: Access, limited: bool) -> Callable[..., None]:
+    """Return the kernel ``advance(clock, out, taken)``: count the step on the device and work out its scalars there.
 
-    def advance(clock, out):
-        step, lr = count_step(clock)
-        store_scalars(out, values(step, lr))
+    `limited`, only if the integer at `taken` is not 0.
+    """
+    count_step, store_scalars, integer = memory.count_step, memory.store_scalars, memory.integer
+
+    def advance(clock, out, taken):
+        if not limited or integer(taken, 0) != 0:
+            step, lr = count_step(clock)
+            store_scalars(out, values(step, lr))
 
     return advance

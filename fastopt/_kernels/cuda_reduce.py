@@ -142,3 +142,45 @@ def make_device_sums(target: Target, codec: str) -> Callable[..., None]:
             c += cuda.gridDim.x
 
     return sums
+
+
+def make_limit(target: Target) -> Callable[..., None]:
+    """Return the kernel ``limit(squares, largest, settings, chunks, record)`` of one thread.
+
+    All but `chunks` are addresses. The first two are what all gradients were reduced to. `settings` has, as
+    float64, what gradients are multiplied by, the bound of their norm, the largest number of the arithmetic, and
+    whether a step with what is not finite is skipped. At `record` come the norm and the factor as float64, and as
+    integers how many chunks are updated, how many steps were skipped until now, and whether this one is taken.
+    """
+    own = Elements(target, "float64")
+    read, write, write_bits = own.read, own.write, own.write_bits
+    integer, infinite = access.of(target, "float64 float64").integer, math.inf
+
+    def limit(squares, largest, settings, chunks, record):
+        scale, bound = read(settings, 0), read(settings, 1)
+        root = math.sqrt(read(squares, 0))
+        norm = root * scale
+        finite = root < infinite and read(largest, 0) * scale <= read(settings, 2)
+        taken = finite or read(settings, 3) == 0.0
+        clipped = bound < infinite and not norm <= bound
+        write(record, 0, norm)
+        write(record, 1, scale * (bound / norm) if clipped else scale)
+        write_bits(record, 2, uint64(chunks if taken else 0))
+        write_bits(record, 3, uint64(integer(record, 3) + (0 if taken else 1)))
+        write_bits(record, 4, uint64(1 if taken else 0))
+
+    return limit
+
+
+def make_factor(memory: Measured, scalars: int) -> Callable[..., None]:
+    """Return the kernel ``factor(values, groups, record)``: the first scalar of so many groups is the factor there."""
+    read, store_scalar = Elements(memory.target, RESULTS).read, memory.store_scalar
+
+    def factor(values, groups, record):
+        group = cuda.blockIdx.x
+        while group < groups:
+            if cuda.threadIdx.x == 0:
+                store_scalar(values, group * scalars, read(record, 1))
+            group += cuda.gridDim.x
+
+    return factor
