@@ -71,5 +71,5 @@ class Pool:
 
 
 def _lines(nbytes: int) -> int:
-    """Return a number of bytes as whole lines."""
-    return -(-nbytes // LINE) * LINE
+    """Return a number of bytes as whole lines: at least one, as torch.save refuses arrays that begin at one place."""
+    return -(-max(nbytes, 1) // LINE) * LINE
