@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import operator
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -39,6 +41,8 @@ class Fused(torch.optim.Optimizer):
     """
 
     _formula: ClassVar[Formula]
+    #: What else is said of the parameters of all groups together.
+    _of_all_groups: Mapping[str, Any] = MappingProxyType({})
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -66,14 +70,17 @@ class Fused(torch.optim.Optimizer):
         state_dtype = _named(state_dtype)
         formats.by_state(state_dtype, [*self._formula.keys.values()], type(self).__name__)
         self._storage = Storage(state_dtype, rounding, master, check_integer("seed", seed, 0))
-        self._limits: dict[str, Any] = {"clip_norm": clip_norm, "nonfinite": nonfinite}
+        self._limits: dict[str, Any] = {**self._of_all_groups, "clip_norm": clip_norm, "nonfinite": nonfinite}
         self._forget()
         super().__init__(params, *arguments, **keywords)
         self._step_supports_amp_scaling = False  # a GradScaler divides gradients itself, and skips steps
-        dtypes = [p.dtype for group in self.param_groups for p in group["params"]]
-        stored = [FORMATS.get(dtype, str(dtype)) for dtype in dtypes]
+        stored = [self._format(p.dtype) for group in self.param_groups for p in group["params"]]
         # ZeroRedundancyOptimizer may have no parameters for a process.
         formats.check_rounding(rounding, master, stored or ["bfloat16"])
+
+    def _format(self, dtype: torch.dtype) -> str:
+        """Return the format in which what is updated for parameters of a dtype is stored."""
+        return FORMATS.get(dtype, str(dtype))
 
     def _forget(self) -> None:
         """Let go of all that was made of the groups and the state."""
@@ -148,13 +155,13 @@ class Fused(torch.optim.Optimizer):
         session = self._sessions.pop(key, None)
         present = params if len(grads) == len(params) else [p for p, there in zip(params, has, strict=True) if there]
         kernels = [method._kernel_key for method in methods]
-        if session is not None and not session.in_place(present, self.state):
+        if session is not None and not session.in_place(self._updated(present), self.state):
             self._sessions.clear()  # others may keep alive what is no more
             session = None
         if session is None or session.kernels != kernels or not session.in_step():
             session = self._new_session(has, methods)
         try:
-            taken = session.step(grads, groups, methods, self._lead)
+            taken = session.step(self._read(present, grads), groups, methods, self._lead)
         except BaseException:
             session.states.undo()
             raise
@@ -169,9 +176,17 @@ class Fused(torch.optim.Optimizer):
         """Return a session for those parameters that have a gradient."""
         assert self._clocks is not None
         places = [(g, k, p) for g, group in enumerate(self.param_groups) for k, p in enumerate(group["params"])]
-        members = [Member(g, k, i, p) for i, (g, k, p) in enumerate(places) if has[i]]
+        members = [Member(g, k, i, p, p, g) for i, (g, k, p) in enumerate(places) if has[i]]
         name = type(self).__name__
         return Session(name, self._formula, self._storage, members, self.state, self._clocks, methods)
+
+    def _updated(self, params: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Return what is updated in a step of these parameters."""
+        return params
+
+    def _read(self, params: list[torch.Tensor], grads: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Return what a step of these parameters, which have these gradients, reads."""
+        return grads
 
     def _methods_now(self) -> list[Method]:
         """Return the formula of each group, with its hyperparameters as they are now."""
@@ -224,21 +239,30 @@ class Fused(torch.optim.Optimizer):
         """
         given: list[dict[str, Any]] = []
 
-        def take(_: Any, saved: dict[str, Any]) -> None:
+        def take(_: Any, saved: dict[str, Any]) -> dict[str, Any]:
             for group in saved["param_groups"]:
                 check_flags(group)
             given.append(saved)
+            # PyTorch would bring states to the dtype and the device of their parameters: they may have more digits
+            # here, and there may be no room for them there. It sees the clocks alone, which it may look at.
+            places = {index for group in saved["param_groups"] for index in group["params"]}
+            clocks = {
+                key: {name: own[name] for name in own if name in self._formula.clock} if key in places else own
+                for key, own in saved["state"].items()
+            }
+            return {**saved, "state": clocks}
 
         def give(_: Any) -> None:
-            # PyTorch brings states to the dtype of their parameters, of which they may have more digits here.
             saved = given[-1]
             places = [index for group in saved["param_groups"] for index in group["params"]]
             params = [p for group in self.param_groups for p in group["params"]]
             for index, p in zip(places, params, strict=True):
                 for key, value in saved["state"].get(index, {}).items():
                     if isinstance(value, torch.Tensor):
-                        device = "cpu" if key in self._formula.clock else p.device
+                        device = "cpu" if key in self._formula.clock else self._device_of(p)
                         self.state[p][key] = value.detach().to(device, copy=True)
+                    else:
+                        self.state[p][key] = copy.deepcopy(value)
 
         hooks = (
             self.register_load_state_dict_pre_hook(take),
@@ -249,6 +273,10 @@ class Fused(torch.optim.Optimizer):
         finally:
             for hook in hooks:
                 hook.remove()
+
+    def _device_of(self, p: torch.Tensor) -> torch.device | str:
+        """Return where the states of a parameter are."""
+        return p.device
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy or a pickle needs."""

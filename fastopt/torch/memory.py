@@ -132,8 +132,22 @@ def check_parameter(name: str, p: torch.Tensor) -> None:
         )
 
 
-def fitting(name: str, owner: str, grad: torch.Tensor, p: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+def fitting(name: str, owner: str, grad: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """Return a gradient, or a copy of it, with its elements in the order of `like`, the memory that is updated.
+
+    Raises
+    ------
+    RuntimeError, TypeError, ValueError
+        As :func:`check_gradient`.
+    """
+    check_gradient(name, owner, grad, like)
+    if same_order(grad, like) and (grad.is_cuda or not obstacle(grad)):
+        return grad
+    return torch.empty_like(like).copy_(grad.detach())
+
+
+def check_gradient(name: str, owner: str, grad: torch.Tensor, p: torch.Tensor) -> None:
+    """Raise unless a gradient is one for a parameter.
 
     Raises
     ------
@@ -152,9 +166,6 @@ def fitting(name: str, owner: str, grad: torch.Tensor, p: torch.Tensor, like: to
         )
     if grad.shape != p.shape:
         raise ValueError(f"{name} must have the shape of its parameter, {tuple(p.shape)}; got {tuple(grad.shape)}")
-    if same_order(grad, like) and (grad.is_cuda or not obstacle(grad)):
-        return grad
-    return torch.empty_like(like).copy_(grad.detach())
 
 
 def extent(tensor: torch.Tensor) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Sequence
 from operator import setitem
@@ -16,11 +17,12 @@ from .._api.method import Method
 from .._arrays.checks import check_disjoint
 from .._arrays.structure import Structure, join
 from .._engine.arrange import Plan, make_groups
-from .._engine.extents import named_arrays, spans
+from .._engine.extents import COPY, named_arrays, spans
 from .._engine.gather import Gather
+from .._storage.layout import COPIES
 from .clocks import Clocks
 from .formulas import Formula
-from .memory import array_of, check_apart, check_parameter, fitting, is_dense
+from .memory import FORMATS, array_of, check_apart, check_parameter, fitting, is_dense
 from .shards import AllShards, check_placements, is_distributed, local_of, shard_of
 from .states import Member, State, States, Storage
 from .watch import Watch
@@ -44,13 +46,13 @@ class Session:
     clocks : Clocks
         Those of all parameters.
     methods : sequence of Method
-        One for each group of the optimizer.
+        The formulas of the step.
 
     Attributes
     ----------
     states : States
     kernels : list
-        What the kernel of each group of the optimizer depends on.
+        What the kernel of each formula depends on.
     """
 
     def __init__(
@@ -67,16 +69,21 @@ class Session:
         self._given = [m.p for m in members]
         self._distributed = any(map(is_distributed, self._given))
         params = self._params = [local_of(p) for p in self._given]
-        label = self._label = _structure(members, len(methods))
-        for t, p in enumerate(params):
-            check_placements(label.label("params", t), self._given[t])
-            check_parameter(label.label("params", t), p)
+        label = self._label = _structure(members)
+        for t, m in enumerate(members):
+            check_placements(label.label("params", t), m.p)
+            check_parameter(label.label("params", t), local_of(m.key))
         # What is not dense is updated in a copy, which is written back by the launch.
         plain = [p.detach() for p in params]
-        self._likes = [p if is_dense(p) else torch.empty(p.shape, dtype=p.dtype, device=p.device) for p in plain]
+        self._likes = list(map(_dense, plain))
         self._staged = [(p, like) for p, like in zip(plain, self._likes, strict=True) if like is not p]
+        self._copies = [m.copy for m in members if m.copy is not None]
+        copied = [None if m.copy is None else m.copy.detach() for m in members]
+        self._copied = [None if copy is None else _dense(copy) for copy in copied]
+        self._spread = [(c, like) for c, like in zip(copied, self._copied, strict=True) if like is not c]
         names = [label.label("params", t) for t in range(len(params))]
-        check_apart(names, plain, [not is_dense(p) for p in plain])
+        outside = [p if copy is None else copy for p, copy in zip(plain, copied, strict=True)]
+        check_apart(names, outside, [not is_dense(p) for p in outside])
         self._arrays = [array_of(label.label("params", t), like) for t, like in enumerate(self._likes)]
         self.states = States(owner, formula, storage, label, members, self._likes, self._arrays, state, clocks, methods)
         self.kernels = [method._kernel_key for method in methods]
@@ -91,38 +98,50 @@ class Session:
         """Arrange parameters for launches: all that share a group and a clock have the scalars of a step in common."""
         self._numbers = np.array([m.number for m in members], np.int64)
         clock = self._clocks.array[:, self._numbers].T.tolist()
-        kinds = [(m.group, *own) for m, own in zip(members, clock, strict=True)]
+        kinds = [(m.method, *own) for m, own in zip(members, clock, strict=True)]
         number_of = {kind: k for k, kind in enumerate(dict.fromkeys(kinds))}
-        self._group_of = [int(kind[0]) for kind in number_of]
+        self._method_of = [int(kind[0]) for kind in number_of]
         self._part_of = np.array([number_of[kind] for kind in kinds], np.int64)
         self._first = np.unique(self._part_of, return_index=True)[1]
+        self._group_of = [members[t].group for t in self._first]
         self._firsts, self._clock = self._numbers[self._first], b""
-        states = self.states.arrays
+        states, codecs, names = self.states.arrays, self.states.codecs, self.states.names
+        if self._copies:
+            label = functools.partial(self._label.label, "params")
+            copies = [None if c is None else array_of(f"the copy of {label(t)}", c) for t, c in enumerate(self._copied)]
+            states = {**states, COPY: copies}
+            own = zip(codecs, self._copied, strict=True)
+            codecs = [(*codec, *(() if c is None else (COPIES[FORMATS[c.dtype]],))) for codec, c in own]
+            with_copies = {m.method for m in members if m.copy is not None}
+            names = [[*own, COPY] if k in with_copies else own for k, own in enumerate(names)]
         groups = make_groups(
             self._label,
             self._arrays,
             states,
-            self.states.codecs,
-            [self.states.names[g] for g in self._group_of],
+            codecs,
+            [names[k] for k in self._method_of],
             seed,
             False,
             False,
-            [self.kernels[g] for g in self._group_of],
+            [self.kernels[k] for k in self._method_of],
             self._part_of.tolist(),
         )
         written = list(named_arrays(self._label, self._arrays, states))
         check_disjoint(written)
         self._gather = Gather(tuple(self._arrays), self._arrays, self._label, self._arrays, states, groups)
         self._plan, self._written = Plan(groups, self._gather), spans([a for _, a in written])
-        if self._distributed:
-            self._changed = [*self._params, *filter(is_distributed, self._given)]
-        else:
-            self._changed = self._params
+        for group in groups:
+            if COPY in states and (copy := states[COPY][group.indices[0]]) is not None:
+                group.use_dtype(copy.dtype)  # in which gradients come
+        self._changed = [*self._params, *filter(is_distributed, self._given), *self._copies]
 
     def _look(self) -> None:
         """Note what must be the same at the next step."""
-        params, likes = self._params, self._likes
-        self._watch, self._watch_grads = Watch(params, set(map(type, params))), Watch(likes, _TYPES)
+        params, both = self._params, [*self._params, *self._copies]
+        # A gradient lies as what it is for, in the dtype of its copy if there is one.
+        each = zip(self._copied, self._likes, strict=True)
+        likes = self._gradients = [like if copy is None else copy for copy, like in each]
+        self._watch, self._watch_grads = Watch(both, set(map(type, both))), Watch(likes, _TYPES)
         self._complex = any(p.is_complex() for p in params)
         self._cpus = [not p.is_cuda for p in params]
         self._lengths = np.array([like.numel() * like.element_size() for like in likes], np.int64)
@@ -135,7 +154,7 @@ class Session:
             params = [local_of(p) for p in params]
         if len(params) != len(self._params) or not all(map(operator.is_, params, self._params)):
             return False
-        places = self._watch.where(params)
+        places = self._watch.where([*params, *self._copies])
         return places is not None and places.tobytes() == self._watch.places and self.states.fit(state)
 
     def in_step(self) -> bool:
@@ -156,21 +175,22 @@ class Session:
         groups : sequence of dict
             Those of the optimizer.
         methods : sequence of Method
-            One for each of them.
+            The formulas.
         lead : Limited
             What knows how gradients are limited.
         """
         formula, plan, array = self._formula, self._plan, self._clocks.array
         rows, after = [], []
-        for g, own in zip(self._group_of, array[:, self._firsts].T.tolist(), strict=True):
+        clocks = array[:, self._firsts].T.tolist()
+        for k, g, own in zip(self._method_of, self._group_of, clocks, strict=True):
             group, clock = groups[g], tuple(own)
-            rows.append(formula.row(methods[g], group, formula.rate(group), clock))
+            rows.append(formula.row(methods[k], group, formula.rate(group), clock))
             after.append(formula.after(group, clock))
-        clocks = np.array(after).T
+        counted = np.array(after).T
         try:
             alive = self._read(grads)
-            plan.prepare([methods[g] for g in self._group_of], rows, None)
-            calls: list[tuple[Any, ...]] = [(setitem, array, (slice(None), self._numbers), clocks[:, self._part_of])]
+            plan.prepare([methods[g] for g in self._method_of], rows, None)
+            calls: list[tuple[Any, ...]] = [(setitem, array, (slice(None), self._numbers), counted[:, self._part_of])]
             if lead._of_all:
                 if self._distributed and not isinstance(plan.reduction, AllShards):
                     plan.__dict__["reduction"] = AllShards(plan.reduction, self._label, self._given)
@@ -179,9 +199,9 @@ class Session:
                 if norm is None:
                     return False
                 calls.append((setitem, lead.__dict__, "_grad_norm", norm))
-            for p, stage in self._staged:
-                stage.copy_(p)
-            plan.run(int(clocks[0].max()), *calls, *((_TENSOR.copy_, p, stage) for p, stage in self._staged))
+            self._begin()
+            written = [*self._staged, *self._spread]
+            self._run(int(counted[0].max()), *calls, *((_TENSOR.copy_, p, stage) for p, stage in written))
         finally:
             plan.release()
         self.states.keep()
@@ -189,6 +209,15 @@ class Session:
         increment_version(self._changed)  # so that autograd knows, as of every change in place
         del alive
         return True
+
+    def _begin(self) -> None:
+        """Bring what is updated up to date, when nothing can fail any more."""
+        for p, stage in self._staged:
+            stage.copy_(p)
+
+    def _run(self, step: int, *calls: tuple[Any, ...]) -> None:
+        """Launch the step, and make calls after it."""
+        self._plan.run(step, *calls)
 
     def _read(self, grads: list[torch.Tensor]) -> Sequence[Any]:
         """Check gradients, and have the plan take where they are; return what must live until the launch."""
@@ -211,7 +240,7 @@ class Session:
             if shared.any():  # memory with what is written: they are read as they are now
                 alive = list(alive)
                 for t in np.flatnonzero(shared):
-                    alive[t] = torch.empty_like(self._likes[t]).copy_(alive[t].detach())
+                    alive[t] = torch.empty_like(self._gradients[t]).copy_(alive[t].detach())
                     starts[t] = alive[t].data_ptr()
             self._gather._found[:] = starts[self._order]
             self._last = starts.tobytes()
@@ -223,13 +252,18 @@ class Session:
 
     def _fitted(self, grads: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Return the gradients, and copies of those that lie in another way."""
-        each = enumerate(zip(grads, self._params, self._likes, strict=True))
-        return [fitting(self._label.label("grads", t), self._owner, g, p, like) for t, (g, p, like) in each]
+        each = enumerate(zip(grads, self._gradients, strict=True))
+        return [fitting(self._label.label("grads", t), self._owner, g, like) for t, (g, like) in each]
 
 
-def _structure(members: Sequence[Member], groups: int) -> Structure:
+def _dense(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor, or memory for its elements side by side."""
+    return tensor if is_dense(tensor) else torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device)
+
+
+def _structure(members: Sequence[Member]) -> Structure:
     """Return how an error names the arrays of a session."""
-    places: list[list[int]] = [[] for _ in range(groups)]
+    places: list[list[int]] = [[] for _ in range(1 + max(m.group for m in members))]
     for m in members:
         places[m.group].append(m.place)
     return join([Structure("sequence", tuple(own)) for own in places])

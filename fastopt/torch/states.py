@@ -41,13 +41,23 @@ class Member(NamedTuple):
         Which group of the optimizer it is in, and where there.
     number : int
         Which of all parameters of the optimizer it is.
+    key : torch.Tensor
+        The parameter itself, by which its state is found.
     p : torch.Tensor
+        What is updated: the parameter, or a weight that is kept for it.
+    method : int
+        Which of the formulas of a step is its own.
+    copy : torch.Tensor or None
+        Where the step writes a copy, in the dtype that its gradients have.
     """
 
     group: int
     place: int
     number: int
+    key: torch.Tensor
     p: torch.Tensor
+    method: int
+    copy: torch.Tensor | None = None
 
 
 class States:
@@ -70,14 +80,14 @@ class States:
         That of the optimizer.
     clocks : Clocks
     methods : sequence of Method
-        One for each group of the optimizer.
+        The formulas of a step.
 
     Attributes
     ----------
     codecs : list of tuple of str
         Of each parameter and its states.
     names : list of list of str
-        Which states the parameters of each group of the optimizer have.
+        Which states the parameters of each formula have.
     arrays : dict of str to list
         All arrays of a state, for each parameter or None, as the engine takes them.
     """
@@ -101,13 +111,13 @@ class States:
         wanted = formats.by_state(storage.state_dtype, [*keys.values()], owner)
         squares = [keys[name] for method in methods for name in method.squares]
         self.codecs = [
-            codecs_of(FORMATS[m.p.dtype], storage.rounding, storage.master, wanted, self.names[m.group], squares)
+            codecs_of(FORMATS[m.p.dtype], storage.rounding, storage.master, wanted, self.names[m.method], squares)
             for m in members
         ]
         #: What was not there: it goes if the first step is not taken.
         self._made: list[tuple[dict[str, Any], str]] = []
         layouts = [
-            self._layouts(t, m.p, self.names[m.group], like, a.size)
+            self._layouts(t, m.p, self.names[m.method], like, a.size)
             for t, (m, like, a) in enumerate(zip(members, likes, arrays, strict=True))
         ]
         try:
@@ -118,14 +128,14 @@ class States:
         every = dict.fromkeys(key for own in layouts for key in own)
         self.arrays = {
             key: [
-                array_of(self._named(key, t), local_of(state[m.p][key])) if key in layouts[t] else None
+                array_of(self._named(key, t), local_of(state[m.key][key])) if key in layouts[t] else None
                 for t, m in enumerate(members)
             ]
             for key in every
         }
         self._all = list(state.values())
-        self._held = [(key, [state[m.p] for t, m in enumerate(members) if key in layouts[t]]) for key in every]
-        self._held += [(key, [state[m.p] for m in members]) for key in clocks.keys]
+        self._held = [(key, [state[m.key] for t, m in enumerate(members) if key in layouts[t]]) for key in every]
+        self._held += [(key, [state[m.key] for m in members]) for key in clocks.keys]
         self._tensors = [[own[key] for own in dicts] for key, dicts in self._held]
         self._owned = [tensor for tensors in self._tensors[: len(every)] for tensor in tensors]
         self._distributed = any(map(is_distributed, self._owned))
@@ -145,17 +155,17 @@ class States:
         """Make what is missing, and what is there and does not lie as it must."""
         lacking: dict[int, list[int]] = {}
         for t, m in enumerate(members):
-            own = state[m.p] if layouts[t] or clocks.keys else {}
+            own = state[m.key] if layouts[t] or clocks.keys else {}
             self._made += [(own, key) for key in clocks.bind(m.number, own)]
             if not all(_fits(own.get(key), layout, m.p) for key, layout in layouts[t].items()):
-                lacking.setdefault(m.group, []).append(t)
-        for group, few in lacking.items():
-            first = {keys[name]: value for name, value in methods[group].initial_values().items()}
+                lacking.setdefault(m.method, []).append(t)
+        for method, few in lacking.items():
+            first = {keys[name]: value for name, value in methods[method].initial_values().items()}
             codecs = [self.codecs[t] for t in few]
-            made = make_states([arrays[t] for t in few], codecs, self.names[group], [first] * len(few))
+            made = make_states([arrays[t] for t in few], codecs, self.names[method], [first] * len(few))
             for k, t in enumerate(few):
-                p = members[t].p
-                self._take(t, p, state[p], {key: row[k] for key, row in made.items()}, layouts[t])
+                m = members[t]
+                self._take(t, m.p, state[m.key], {key: row[k] for key, row in made.items()}, layouts[t])
 
     def _named(self, key: str, t: int) -> str:
         return f"the state {key!r} of {self._label.label('params', t)}"
@@ -200,6 +210,10 @@ class States:
             else:
                 self._made.append((own, key))
             own[key] = distributed_as(p, tensor)
+
+    def made(self, own: dict[str, Any], key: str) -> None:
+        """Have what was made of the state of a parameter go, too, if the first step is not taken."""
+        self._made.append((own, key))
 
     def keep(self) -> None:
         """Keep the states that were made."""
