@@ -85,7 +85,21 @@ HOUSE = {
     "_minimize": [],
     "": [],
     # Adapters: they import the package, and nothing imports them.
-    "torch": ["formulas", "clocks", "memory", "watch", "shards", "states", "session", "base", "adam", "others"],
+    "torch": [
+        "formulas",
+        "clocks",
+        "memory",
+        "watch",
+        "shards",
+        "states",
+        "session",
+        "base",
+        "adam",
+        "others",
+        "link",
+        "weights",
+        "offload",
+    ],
     "_bench": [
         *("catalog", "article", "measure", "options", "device", "peers", "run", "gpu", "storages", "report", "cli"),
         "command_line",

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from .. import optimizers
+from .._api.groups import OF_ALL_GROUPS
 from .._api.hyperparameters import in_range
 from .._api.method import Method
 from .._api.optimizer import Optimizer
@@ -145,6 +146,12 @@ def _replaced(method: Method, values: tuple[float, ...], **others: float) -> tup
     """Return the scalars of a step with others in the place of some, by name."""
     leading = method._leading
     return (*values[:leading], *method._kind(*values[leading:])._replace(**others))
+
+
+def formula_of(kind: type[Optimizer]) -> Formula:
+    """Return the formula of one of fastopt's optimizers, with its own names for everything."""
+    names = {name: name for name in kind.hyperparameters if name not in (*OF_ALL_GROUPS, "lr")}
+    return Formula(kind, names, {name: name for name in kind.states})
 
 
 class _SGD(Formula):

@@ -1,0 +1,179 @@
+"""The weights that a step updates in the place of parameters, and the step that brings the parameters up to date."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from .._arrays.checks import Array
+from .._engine import signals, threads
+from .._engine.plan import Group
+from .link import Far, Links
+from .session import Session
+from .states import Member
+
+#: The name of the weight of a parameter in its state, and of what `master` and `rounding` keep beside one.
+MASTER, _BESIDE = "master", ("low", "compensation")
+
+
+class Weights:
+    """The weights of the parameters of an optimizer.
+
+    Each is in the state of its parameter, but where the parameter is its own weight.
+
+    Parameters
+    ----------
+    state : mapping of tensor to dict
+        That of the optimizer.
+    links : Links
+    """
+
+    def __init__(self, state: Mapping[torch.Tensor, dict[str, Any]], links: Links) -> None:
+        self._state, self._links = state, links
+        self._seen: dict[torch.Tensor, tuple[int, int]] = {}  # how parameters were when they had what the weights say
+
+    def of(self, params: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Return the weights of parameters; the parameter itself where there is none."""
+        return [self._state.get(p, {}).get(MASTER, p) for p in params]
+
+    def find(self, name: str, p: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, bool]:
+        """Return the weight of a parameter, made of it if there is none yet, and say whether it was made.
+
+        Raises
+        ------
+        ValueError
+            If there is one, from a checkpoint, and it is none for this parameter.
+        """
+        link, own = self._links.of(p), self._state[p]
+        old: torch.Tensor | None = own.get(MASTER)
+        if old is not None and (old.dtype is not dtype or old.shape != p.shape):
+            raise ValueError(
+                f"the state {MASTER!r} of {name} must have {dtype} and the shape {tuple(p.shape)}; got {old.dtype} and "
+                f"{tuple(old.shape)}"
+            )
+        if link.holds(p, dtype):
+            own.pop(MASTER, None)
+            return p, False
+        if old is not None and link.fits(p, old):
+            return old, False
+        new = link.weight(p, dtype)
+        new.copy_(p.detach() if old is None else old.detach())
+        own[MASTER] = new
+        if old is None:
+            self._seen[p] = _looks(p)
+        return new, old is None
+
+    def take_over(self, members: Sequence[Member]) -> None:
+        """Take what others wrote into parameters since the last step; what they left keeps its further digits.
+
+        Of a parameter that is its own weight it is not known what that was: all bits that are kept beside become 0.
+        """
+        for m in members:
+            seen = self._seen.get(m.key)
+            if seen == _looks(m.key):
+                continue
+            changed: Any = ...
+            if m.p is not m.key:
+                now, weight = m.key.detach().cpu(), m.p
+                rounded = weight.to(now.dtype)
+                changed = (now != rounded) & ~(now.isnan() & rounded.isnan())
+                weight[changed] = now[changed].to(weight.dtype)
+            elif seen is None:  # it may be from the checkpoint that its state is from
+                continue
+            for name in _BESIDE:
+                if name in self._state[m.key]:
+                    self._state[m.key][name][changed] = 0
+
+    def note(self, members: Sequence[Member]) -> None:
+        """Note how parameters are, which have what their weights say."""
+        self._seen.update((m.key, _looks(m.key)) for m in members)
+
+
+def _looks(p: torch.Tensor) -> tuple[int, int]:
+    """Return what is another number when a parameter was written to."""
+    return p._version, p.data_ptr()
+
+
+class Apart(Session):
+    """The step of weights that stand for parameters.
+
+    Parameters
+    ----------
+    members : sequence of Member
+    weights : Weights
+    links : Links
+    bucket_bytes : int
+        How much goes up at a time, at least.
+    others
+        As for :class:`Session`.
+    """
+
+    def __init__(
+        self,
+        owner: str,
+        formula: Any,
+        storage: Any,
+        members: Sequence[Member],
+        state: Any,
+        clocks: Any,
+        methods: Any,
+        *,
+        weights: Weights,
+        links: Links,
+        bucket_bytes: int,
+    ) -> None:
+        super().__init__(owner, formula, storage, members, state, clocks, methods)
+        self._members, self._weights, self._bucket = list(members), weights, bucket_bytes
+        self._far = {m.number: link for m in members if isinstance(link := links.of(m.key), Far)}
+        groups = self._plan._on_cpu if self._far else []
+        self._parts = [(group, list(self._cut(group))) for group in groups]
+
+    def _cut(self, group: Group) -> Any:
+        """Yield the parts in which a group is updated: which pieces of work it has, and which members go up then."""
+        first, sent, last = 0, 0, len(group.indices) - 1
+        for t, index in enumerate(group.indices):
+            key = self._members[index].key
+            sent += key.numel() * key.element_size()
+            if sent >= self._bucket or t == last:
+                ends = np.searchsorted(group.chunks[:, 0], [first, t + 1])
+                yield _between(group.items, *ends.tolist()), [self._members[i] for i in group.indices[first : t + 1]]
+                first, sent = t + 1, 0
+
+    def step(self, *arguments: Any) -> bool:
+        """See the class it is of."""
+        taken = super().step(*arguments)
+        if taken:
+            self._weights.note(self._members)
+        return taken
+
+    def _begin(self) -> None:
+        self._weights.take_over(self._members)
+        super()._begin()
+
+    def _run(self, step: int, *calls: tuple[Any, ...]) -> None:
+        """Update part by part, each of which goes up while the next is updated."""
+        if not self._far:
+            super()._run(step, *calls)
+            return
+        with signals.deferred():
+            for link in dict.fromkeys(self._far.values()):
+                link.begin()
+            for group, parts in self._parts:
+                kernels, (table, _, *others) = group.launch(step)
+                for items, members in parts:
+                    threads.launch([(kernels, (table, items, *others))])
+                    for m in members:
+                        if m.number in self._far:
+                            self._far[m.number].send(m.key)
+            for link in dict.fromkeys(self._far.values()):
+                link.end()
+            threads.launch([], *calls)
+
+
+def _between(items: Array, first: int, last: int) -> Array:
+    """Return the pieces of work of the chunks from one to another."""
+    inside = items[(items > first) & (items < last)]
+    return np.concatenate([[first], inside, [last]]).astype(np.int64)
