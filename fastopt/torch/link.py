@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from .memory import check_gradient, is_dense, same_order
+from .memory import check_gradient, is_dense, same_order, suits
 
 
 def link_to(device: torch.device) -> Near | Far:
@@ -82,9 +82,14 @@ class Far:
         if p.dtype is weight.dtype:
             self._up[p] = weight
             return None
-        if p not in self._up:
-            self._up[p] = _laid_out(p, p.dtype, pin_memory=self._runtime.pins)
-        return self._up[p]
+        return self._buffer(self._up, p)
+
+    def _buffer(self, known: dict[torch.Tensor, torch.Tensor], p: torch.Tensor) -> torch.Tensor:
+        """Return pinned memory for the elements of a parameter, the known one if it still fits."""
+        old = known.get(p)
+        if old is None or old.dtype is not p.dtype or old.shape != p.shape or not self.fits(p, old):
+            known[p] = _laid_out(p, p.dtype, pin_memory=self._runtime.pins)
+        return known[p]
 
     def knows(self, p: torch.Tensor, grad: torch.Tensor) -> bool:
         """Say whether the gradient of a parameter, as it is now, is on its way down or there."""
@@ -93,10 +98,8 @@ class Far:
 
     def fetch(self, p: torch.Tensor, grad: torch.Tensor) -> None:
         """Begin to bring the gradient of a parameter down, after all that is enqueued on the current stream."""
-        if p not in self._down:
-            self._down[p] = _laid_out(p, p.dtype, pin_memory=self._runtime.pins)
         self._runtime.after_current()
-        self._runtime.copy(self._down[p], grad.detach())
+        self._runtime.copy(self._buffer(self._down, p), grad.detach())
         self._known[p] = weakref.ref(grad), grad._version
 
     def gradient(self, p: torch.Tensor) -> torch.Tensor:
@@ -224,7 +227,8 @@ class Links:
             raise RuntimeError("a step of Offload waits for gradients in the host's memory: no graph can hold it")
         late = [(p, grad) for p, grad in zip(params, grads, strict=True) if p in far and not far[p].knows(p, grad)]
         for p, grad in late:
-            check_gradient(name_of(p), "Offload", grad, p)
+            if not suits(grad, p):  # names take time to find
+                check_gradient(name_of(p), "Offload", grad, p)
         for p, grad in late:
             far[p].fetch(p, grad)
         for link in links:
@@ -239,7 +243,7 @@ def _fetcher(links: weakref.ref[Links]) -> Callable[[torch.Tensor], None]:
         own = links()
         link = None if own is None else own._by_device.get(p.device)
         grad = p.grad
-        if isinstance(link, Far) and grad is not None and grad.layout is torch.strided and not link.is_capturing():
+        if isinstance(link, Far) and grad is not None and suits(grad, p) and not link.is_capturing():
             link.fetch(p, grad)
 
     return fetch

@@ -146,6 +146,11 @@ def fitting(name: str, owner: str, grad: torch.Tensor, like: torch.Tensor) -> to
     return torch.empty_like(like).copy_(grad.detach())
 
 
+def suits(grad: torch.Tensor, p: torch.Tensor) -> bool:
+    """Say whether a gradient is one for a parameter."""
+    return grad.layout is torch.strided and grad.dtype is p.dtype and grad.device == p.device and grad.shape == p.shape
+
+
 def check_gradient(name: str, owner: str, grad: torch.Tensor, p: torch.Tensor) -> None:
     """Raise unless a gradient is one for a parameter.
 

@@ -79,6 +79,8 @@ class Weights:
             if m.p is not m.key:
                 now, weight = m.key.detach().cpu(), m.p
                 rounded = weight.to(now.dtype)
+                if torch.equal(now, rounded):
+                    continue
                 changed = (now != rounded) & ~(now.isnan() & rounded.isnan())
                 weight[changed] = now[changed].to(weight.dtype)
             elif seen is None:  # it may be from the checkpoint that its state is from
