@@ -113,3 +113,14 @@ def through_time(figures: Figures) -> str:
     back = (1, 5, 10, 19)
     rows = ((name, *(f"{norms[steps]:.2g}" for steps in back)) for name, norms in names.items())
     return table(("spectral radius", *(f"{steps} back" for steps in back)), rows)
+
+
+def starved(figures: Figures) -> str:
+    """Return the times of a step of all processes; what was not measured has its reason."""
+    rows = [
+        (name, f"{row['ms']:.0f}", f"{row['fastopt_ms']:.0f}", f"{row['times_as_long']:.2f}")
+        for name, row in figures["rows"].items()
+    ]
+    rows += [(name, reason, "", "") for name, reason in figures["missing"]]
+    of = f"AdamW, {figures['processes']} processes, {figures['cores']} cores"
+    return table((of, "ms a step", "fastopt in turn, ms", "times as long"), rows)

@@ -41,6 +41,7 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
         "anatomy.json": lambda: render.anatomy(load("anatomy.json")),
         "placement.json": lambda: render.placement(load("placement.json")),
         "fusing.json": lambda: render.fusing(load("fusing.json")),
+        "starved.json": lambda: render.starved(load("starved.json")),
     },
     "docs/low_precision.md": {
         "formats_62_gb_per_s.json, formats_98_gb_per_s.json": lambda: render.formats(

@@ -190,6 +190,10 @@ COMMANDS = {
     ),
     "asv_benchmarks/placement.py": SameAs("asv_benchmarks/placement.py --json asv_benchmarks/results/placement.json"),
     "asv_benchmarks/placement.py --json asv_benchmarks/results/placement.json": Small("--log2 8 --seconds 0.05"),
+    "asv_benchmarks/starved.py": SameAs("asv_benchmarks/starved.py --json asv_benchmarks/results/starved.json"),
+    "asv_benchmarks/starved.py --json asv_benchmarks/results/starved.json": Small(
+        "--processes 2 --tensors 2 --elements 64 --rounds 2", ("torch",)
+    ),
     "asv_benchmarks/promises.py": Small(
         "--smaller 12 --seconds 0.05 --processes 1 --json promises.json", ("torch",), may_fail=True
     ),
@@ -558,13 +562,14 @@ def without_docstring(text, begin):
 def test_what_readme_shows_of_pytorch(tmp_path, monkeypatch):
     """Without it, it is skipped, and so it must be for the doctests."""
     torch = pytest.importorskip("torch", reason="needs the extra `torch`")
-    (block,) = [block for block in blocks(DOCUMENTS["README.md"], "python") if "fastopt.torch" in block]
-    examples = doctest.DocTestParser().get_examples(block)
+    found = [block for block in blocks(DOCUMENTS["README.md"], "python") if "fastopt.torch" in block]
+    examples = [example for block in found for example in doctest.DocTestParser().get_examples(block)]
     assert all(example.options.get(doctest.SKIP) for example in examples)
     monkeypatch.chdir(tmp_path)
     session = {"fastopt": fastopt}
     for example in examples:
         exec(example.source, session)
+    assert type(session["opt"]).__name__ == "Offload"
     saved = torch.load("adamw.pt", weights_only=True)
     assert [state["step"] for state in saved["state"].values()] == [1, 1]
     assert saved["param_groups"][0]["lr"] < 1e-3

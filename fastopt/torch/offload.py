@@ -90,7 +90,7 @@ class Offload(Fused):
     -----
     A parameter in the host's memory that has the dtype of its weight is that weight: there is no ``master``, and
     nothing is copied. One of another dtype has a weight beside it; its gradient is read, and the parameter written,
-    where they are. For AdamW and parameters in bfloat16 that moves 28 bytes an element: 16 are read and 12 written.
+    where they are. For AdamW and parameters in bfloat16 that moves 28 bytes an element: 14 are read and 14 written.
 
     A weight begins as its parameter, at the first step in which that has a gradient. What is written to parameters
     between steps, such as a checkpoint of the model, counts: elements that are no longer what their weights are rounded
