@@ -58,8 +58,8 @@ class Limited(Method):
 
     def _found(self: Any) -> DeviceLimit | None:
         """Return what a GPU found that limited gradients by itself."""
-        group = self._plan.alone
-        return None if group is None else group.limit
+        plan = self.__dict__.get("_plan")  # an adapter has one in a step alone
+        return None if plan is None or plan.alone is None else plan.alone.limit
 
     @property
     def grad_norm(self: Any) -> float | None:
