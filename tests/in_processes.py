@@ -358,6 +358,7 @@ def meet_the_unusual():
     opt = fused.AdamW([p], state_dtype="int8")
     refuse(opt.step, TypeError, ["'exp_avg_scale'", "params[0]['params'][0]", "int8", "Shard"])
     assert not any(opt.state.values())
+    refuse(lambda: fused.Offload([p]), TypeError, ["params[0]['params'][0]", "DTensor"])
     plain = nn.Parameter(torch.ones(4, 2))
     plain.grad = torch.ones(4, 2)
     other = fused.AdamW([plain])

@@ -164,6 +164,7 @@ def test_it_holds_plain_numbers_and_arrays():
         "eps_root": float,
         "eps_hat": float,
         "amsgrad": bool,
+        "cautious": bool,
         "weight_decay": float,
         "decoupled": bool,
         "maximize": bool,

@@ -102,8 +102,8 @@ class Adam(Optimizer):
     With `cautious`, elements where :math:`m_t g_t \le 0` are not changed (but for weight decay), and the others by
     :math:`d / (k + 1)` times as much, where so many of the :math:`d` elements of a tensor are.
 
-    Moves 28 bytes per float32 element (reads 16, writes 12), 8 more with `amsgrad`; reads 16 or 20 more first if
-    `cautious`.
+    Moves 28 bytes per float32 element (reads 16, writes 12), and 8 more with `amsgrad`. If `cautious`, what is read is
+    read once before.
 
     References
     ----------

@@ -84,7 +84,7 @@ class Lion(Optimizer):
     :math:`\lambda` is the decoupled weight decay and :math:`\mathrm{sign}(0) = 0`. The steps are longer than
     Adam's: the paper takes a learning rate that is 3 to 10 times smaller, and a weight decay as many times larger.
 
-    Moves 20 bytes per float32 element (reads 12, writes 8); reads 12 more first if `cautious`.
+    Moves 20 bytes per float32 element (reads 12, writes 8), and reads 12 more first if `cautious`.
 
     References
     ----------

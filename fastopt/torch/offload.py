@@ -18,6 +18,7 @@ from .base import Fused
 from .formulas import Formula, formula_of
 from .link import Links
 from .memory import FORMATS, check_parameter
+from .shards import is_distributed
 from .states import Member
 from .weights import MASTER, Apart, Weights
 
@@ -279,6 +280,8 @@ class Offload(Fused):
 
 def _check(name: str, p: torch.Tensor) -> None:
     """Raise unless a parameter can be updated here."""
+    if is_distributed(p):
+        raise TypeError(f"{name} must be whole, got a DTensor: give fully_shard a CPUOffloadPolicy instead")
     check_parameter(name, p)
     if p.is_complex():
         raise TypeError(f"{name} must be real, got {p.dtype}: pass torch.view_as_real(p)")
