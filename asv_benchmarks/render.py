@@ -124,3 +124,17 @@ def starved(figures: Figures) -> str:
     rows += [(name, reason, "", "") for name, reason in figures["missing"]]
     of = f"AdamW, {figures['processes']} processes, {figures['cores']} cores"
     return table((of, "ms a step", "fastopt in turn, ms", "times as long"), rows)
+
+
+def dropin(figures: Figures) -> str:
+    """Return how many times as long as ours the steps of PyTorch's optimizers take."""
+    peers = list(dict.fromkeys(peer for row in figures["rows"].values() for peer in row["times_as_long"]))
+    rows = [
+        (
+            name,
+            f"{row['seconds']['fastopt.torch'] * 1e3:.3g}",
+            *(f"{row['times_as_long'][peer]:.2f}" if peer in row["times_as_long"] else "" for peer in peers),
+        )
+        for name, row in figures["rows"].items()
+    ]
+    return table((f"AdamW, {figures['threads']} threads", "ms a step", *peers), rows)

@@ -224,6 +224,7 @@ core_cases_by_ci = by_ci(CASES, core=True)
 #: Every case, with each dtype of the arithmetic; the second: compiled in more than one way.
 every_case_in_turns = in_turns("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
 core_cases_in_turns = in_turns("dtype", DTYPES, ids=lambda dtype: dtype.__name__, core=True)
+core_cases_alone_in_turns = in_turns("dtype", DTYPES, ids=lambda dtype: dtype.__name__, core="alone")
 
 
 def make(case, params, **more):

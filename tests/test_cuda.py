@@ -21,7 +21,7 @@ from fastopt._bench.catalog import OPTIMIZERS
 from fastopt._bench.storages import selected
 from fastopt._kernels import compiler, toolchain
 
-from .cases import core_cases_by_ci, core_cases_in_turns, every_one_of, slow_operations
+from .cases import core_cases_alone_in_turns, core_cases_by_ci, every_one_of, slow_operations
 from .on_device import SANITIZED, sanitize
 from .simulated.device import Device, Packed
 
@@ -323,7 +323,7 @@ def assemble(ptx, capability, tmp_path):
     return int(re.search(r"Used (\d+) registers", done.stderr)[1]), stack, stores + loads
 
 
-@core_cases_in_turns
+@core_cases_alone_in_turns
 @pytest.mark.usefixtures("compiled")
 def test_the_sweep(case, dtype, tmp_path):
     """16 bytes at a time, no double precision in a float32 kernel, no calls, no local memory, few registers."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .tensors import as_array, is_tensor, obstacle
+from .tensors import as_array, is_tensor, obstacle, shows_dlpack
 from .view import View, view_of
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -198,11 +198,11 @@ def check_integer(name: str, given: Any, least: int, most: int = 2**63 - 1) -> i
 
 
 def as_gradient(grad: Any) -> Any:
-    """Return a NumPy scalar as the 0-d array that it came from, a tensor as its memory, anything else as it is.
+    """Return a NumPy scalar as the 0-d array that it came from, another library's as its memory, all else as it is.
 
     NumPy's arithmetic turns 0-d arrays into scalars, so the gradient of a 0-d parameter arrives as one.
     """
-    return np.asarray(grad) if isinstance(grad, np.generic) else as_array(grad)
+    return np.asarray(grad) if isinstance(grad, np.generic) else as_array(grad, written=False)
 
 
 def describe(given: Any) -> str:
@@ -222,6 +222,8 @@ def advice(name: str, given: Any) -> str:
     library = type(given).__module__.partition(".")[0]
     if library in ("jax", "jaxlib"):
         return f": JAX arrays are immutable; numpy.array({name}) is a copy that can be updated"
+    if shows_dlpack(given):
+        return ", which DLPack shows as only to be read, or in a dtype that NumPy does not have"
     if not is_tensor(given):
         return ""
     if found := obstacle(given):

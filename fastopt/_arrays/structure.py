@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from .checks import Array, advice, describe, is_on_gpu
-from .tensors import is_tensor
+from .tensors import is_tensor, shows_dlpack
 
 
 class CUDAArray(Protocol):
@@ -20,7 +20,7 @@ class CUDAArray(Protocol):
 
 
 class DLPackArray(Protocol):
-    """An array that shows itself by DLPack, of which those on a GPU are meant."""
+    """An array that shows itself by DLPack, on a GPU or in the host's memory."""
 
     def __dlpack_device__(self) -> Any: ...
 
@@ -127,12 +127,15 @@ class Structure(NamedTuple):
     def _listed(self, name: str, given: Any) -> list[Any]:
         if type(given) is list or type(given) is tuple:
             return list(given)
-        unfit = isinstance(given, (Mapping, np.ndarray, str)) or is_tensor(given) or is_on_gpu(given)
-        if unfit or not isinstance(given, Iterable):
+        if isinstance(given, (Mapping, str)) or _is_array(given) or not isinstance(given, Iterable):
             raise TypeError(
                 f"{name} must be a sequence of {len(self.keys)} arrays, as params is; got {describe(given)}"
             )
         return list(given)
+
+
+def _is_array(given: Any) -> bool:
+    return isinstance(given, np.ndarray) or is_tensor(given) or is_on_gpu(given) or shows_dlpack(given)
 
 
 def join(parts: Sequence[Structure]) -> Structure:
@@ -151,7 +154,7 @@ def flatten(name: str, given: Any) -> tuple[Structure, list[Any]]:
     ValueError
         If there are no arrays.
     """
-    if isinstance(given, np.ndarray) or is_tensor(given) or is_on_gpu(given):
+    if _is_array(given):
         return Structure("array", (0,)), [given]
     if isinstance(given, Mapping):
         for key in given:

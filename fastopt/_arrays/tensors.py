@@ -1,9 +1,17 @@
-"""PyTorch's tensors in the host's memory, seen as NumPy arrays. Nothing here imports PyTorch: who has one has it."""
+"""Arrays of other libraries in the host's memory, seen as NumPy's: PyTorch's tensors, and what shows itself by DLPack.
+
+Nothing here imports PyTorch: who has a tensor has it.
+"""
 
 from __future__ import annotations
 
 import sys
 from typing import Any
+
+import numpy as np
+
+#: DLPack's number for the host's memory.
+_CPU = 1
 
 
 def is_tensor(given: Any) -> bool:
@@ -31,11 +39,26 @@ def obstacle(tensor: Any) -> str:
     return ""
 
 
-def as_array(given: Any) -> Any:
-    """Return the memory of a tensor as an ndarray; anything else, and a tensor that cannot be seen so, as it is.
+def shows_dlpack(given: Any) -> bool:
+    """Say whether something shows itself by DLPack as in the host's memory, and is neither NumPy's nor PyTorch's."""
+    kind = type(given)
+    if issubclass(kind, (np.ndarray, np.generic)) or not hasattr(kind, "__dlpack_device__") or is_tensor(given):
+        return False
+    return bool(given.__dlpack_device__()[0] == _CPU)
 
-    NumPy knows the bits of bfloat16 alone. Whether gradients are tracked does not matter.
+
+def as_array(given: Any, *, written: bool = True) -> Any:
+    """Return the memory of an array of another library as an ndarray; anything else, and what cannot be seen so, as is.
+
+    Of PyTorch's tensors NumPy knows the bits of bfloat16 alone. Whether gradients are tracked does not matter. What is
+    `written` must say by DLPack that it may be.
     """
+    if shows_dlpack(given):
+        try:
+            array = np.from_dlpack(given)
+        except (BufferError, RuntimeError, TypeError, ValueError):  # such as bfloat16, which NumPy does not know
+            return given
+        return array if array.flags.writeable or not written else given
     if not is_tensor(given) or obstacle(given):
         return given
     torch = sys.modules["torch"]

@@ -123,10 +123,11 @@ def update_arrays(
     try:
         key = (method._kernel_key, rounding, *[a.dtype for a in arrays])
         found = _PLANS.get(key)
-    except AttributeError:  # no arrays
-        found = None
+    except AttributeError:  # no arrays, or one of another library
+        arrays, found = [as_gradient(arrays[0]), *arrays[1:]], None
     if found is None:
         codecs = _codecs_for(arrays, names, rounding)
+        key = (method._kernel_key, rounding, *[a.dtype for a in arrays])
         values = method.values(1 if step is None else step)
         plan = Single(method.spec(codecs, len(values)), [a.dtype for a in (as_gradient(arrays[0]), *arrays[1:])])
         found = _PLANS[key] = plan, any(codec.endswith("-stochastic") for codec in codecs)

@@ -32,7 +32,7 @@ def trust_ratio(size: float, change: float, one: float) -> float:
     Examples
     --------
     >>> from fastopt.rules import trust_ratio
-    >>> trust_ratio(3.0, 2.0, 1.0)
+    >>> float(trust_ratio(3.0, 2.0, 1.0))
     1.5
     """
     # Without a branch, of which a GPU's compiler would make two loops.
