@@ -41,6 +41,7 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
         "anatomy.json": lambda: render.anatomy(load("anatomy.json")),
         "placement.json": lambda: render.placement(load("placement.json")),
         "fusing.json": lambda: render.fusing(load("fusing.json")),
+        "dropin.json": lambda: render.dropin(load("dropin.json")),
         "starved.json": lambda: render.starved(load("starved.json")),
     },
     "docs/low_precision.md": {

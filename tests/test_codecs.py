@@ -135,6 +135,18 @@ def test_kahan_keeps_twice_the_digits(name):
     assert not np.isnan(np.delete(back, 2)).any()
 
 
+@pytest.mark.parametrize("name", ["bfloat16-split8", "bfloat16-split16"])
+@pytest.mark.parametrize("zero", [0x0000, 0x8000])
+def test_a_weight_whose_parameter_was_set_to_0_is_0(name, zero):
+    """Whatever its correction is; as one integer with a negative one that would be NaN."""
+    least, most = (np.iinfo(CODECS[name].rows[1]).min, np.iinfo(CODECS[name].rows[1]).max)
+    lower = np.array([least, -1, 0, 1, most], CODECS[name].rows[1])
+    back = decode(name, [np.full(5, zero, np.uint16), lower])
+    assert (np.abs(back) < np.finfo(np.float32).smallest_normal).all()
+    assert (back[:3] == 0).all()
+    assert (np.signbit(back) == (zero != 0)).all()
+
+
 def test_split16_is_float32_and_shows_the_nearest_bfloat16():
     given = float32s()
     upper, lower = encode("bfloat16-split16", given)

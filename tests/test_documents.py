@@ -190,6 +190,10 @@ COMMANDS = {
     ),
     "asv_benchmarks/placement.py": SameAs("asv_benchmarks/placement.py --json asv_benchmarks/results/placement.json"),
     "asv_benchmarks/placement.py --json asv_benchmarks/results/placement.json": Small("--log2 8 --seconds 0.05"),
+    "asv_benchmarks/dropin.py": SameAs("asv_benchmarks/dropin.py --json asv_benchmarks/results/dropin.json"),
+    "asv_benchmarks/dropin.py --json asv_benchmarks/results/dropin.json": Small(
+        "--only 'one tensor of 64' --seconds 0.1 --threads 1 --no-inductor", ("torch",)
+    ),
     "asv_benchmarks/starved.py": SameAs("asv_benchmarks/starved.py --json asv_benchmarks/results/starved.json"),
     "asv_benchmarks/starved.py --json asv_benchmarks/results/starved.json": Small(
         "--processes 2 --tensors 2 --elements 64 --rounds 2", ("torch",)

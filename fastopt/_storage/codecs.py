@@ -222,7 +222,9 @@ class Split(Codec):
     def read(self, b: Any, stored: Sequence[Any], compute: Any, scale: Any = None, nonfinite: bool = False) -> Any:
         upper = b.shl(b.zext(stored[0], INT32), INT32(16))
         lower = b.shl(b.sext(stored[1], INT32), INT32(16 - self._hidden))
-        return b.bitcast(b.add(upper, lower), FLOAT)
+        # No weight that was written is a 0 with a negative correction: the caller set it to 0, as pruning does.
+        zeroed = b.and_(b.icmp_unsigned("==", b.shl(upper, INT32(1)), INT32(0)), b.icmp_signed("<", lower, INT32(0)))
+        return b.bitcast(b.select(zeroed, upper, b.add(upper, lower)), FLOAT)
 
     def write(self, b: Any, value: Any, rand: Any, scale: Any = None, nonfinite: bool = False) -> Sequence[Any]:
         dropped = 16 - self._hidden
