@@ -30,6 +30,8 @@ def obstacle(tensor: Any) -> str:
         return 'is on the device "meta" and has no memory: pass one that has, such as .to_empty() of its module makes'
     if tensor.device.type != "cpu":
         return f'is on the device "{tensor.device}": pass one on a CPU or on a GPU of NVIDIA'
+    if type(tensor).__name__ == "DTensor":
+        return "is a DTensor, of which a part is in this process: give it to an optimizer of fastopt.torch"
     if type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
         return "is of a class that has no memory of its own: pass the plain tensors that it consists of"
     if tensor._is_zerotensor():

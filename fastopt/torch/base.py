@@ -215,6 +215,12 @@ class Fused(torch.optim.Optimizer):
         TypeError, ValueError
             If it is not acceptable; nothing is added then.
         """
+        for name, value in self._settings().items():
+            given = param_group.get(name, value)
+            if (_named(given) if name == "state_dtype" else given) != value:
+                raise TypeError(
+                    f"a group has {name}={given!r}, which is for all groups together: give it to the optimizer"
+                )
         super().add_param_group(param_group)
         try:
             check_limits(self._limits, self.param_groups[-1])
@@ -223,6 +229,10 @@ class Fused(torch.optim.Optimizer):
         except BaseException:
             self.param_groups.pop()
             raise
+
+    def _settings(self) -> dict[str, Any]:
+        """Return the arguments that are about all groups: ZeroRedundancyOptimizer puts them into each."""
+        return {name: getattr(self._storage, name) for name in ("state_dtype", "rounding", "master", "seed")}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint, of this class or of PyTorch's.

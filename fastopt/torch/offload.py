@@ -24,6 +24,8 @@ from .weights import MASTER, Apart, Weights
 
 #: What is said of hyperparameters of all parameters together in a group.
 _TO_ALL = "give it to the optimizer"
+#: What of it :func:`check_limits` knows better.
+_LIMITS = ("clip_norm", "nonfinite")
 #: Arguments of fastopt's classes that are not for this one, and what is.
 _REFUSED = {
     "groups": "give PyTorch's param groups, [{'params': ..., 'lr': ...}, ...]",
@@ -38,6 +40,11 @@ _REFUSED = {
 def _check_kind(optimizer: Any) -> None:
     """Raise TypeError unless this is the class of an optimizer of fastopt's."""
     if isinstance(optimizer, type) and issubclass(optimizer, Optimizer) and hasattr(optimizer, "rule"):
+        if hasattr(optimizer, "averaged"):
+            raise TypeError(
+                f"optimizer must be one whose parameters are to be evaluated, got {optimizer.__name__}, of which "
+                "averaged() is"
+            )
         return
     name = getattr(optimizer, "__name__", repr(optimizer))
     own = f", fastopt.{name}" if hasattr(optimizers, name) else ", such as fastopt.AdamW"
@@ -75,8 +82,9 @@ class Offload(Fused):
     Attributes
     ----------
     state : dict of torch.Tensor to dict
-        Of each parameter that took a step: ``master``, its weight; ``step``; and the states of `optimizer` by its
-        names. All are tensors in the host's memory.
+        Of each parameter that took a step: ``master``, its weight, unless it is that itself; ``step``; the states of
+        `optimizer` by its names; ``low`` or ``compensation``, bits beside the weight. All are tensors in the host's
+        memory.
     param_groups, defaults
         PyTorch's.
     grad_norm, skipped
@@ -96,7 +104,7 @@ class Offload(Fused):
     A weight begins as its parameter, at the first step in which that has a gradient. What is written to parameters
     between steps, such as a checkpoint of the model, counts: elements that are no longer what their weights are rounded
     to are the new weights. Of a parameter that is its own weight all bits that are kept beside it become 0. What
-    autograd does not see, such as ``p.data.clamp_(...)``, is overwritten by the next step.
+    autograd does not see, such as ``p.data.clamp_(...)``, is overwritten by the next step where there is a ``master``.
 
     Which gradients are there is seen at the step, as PyTorch's optimizers do: several backwards add up in ``p.grad``,
     in its dtype. A gradient that changed after it went down, by ``clip_grad_norm_`` or a ``GradScaler``, goes down
@@ -252,7 +260,7 @@ class Offload(Fused):
             If it is not acceptable; nothing is added then.
         """
         for name in param_group:
-            if name in OF_ALL_GROUPS or name in _REFUSED:
+            if name not in self._settings() and name not in _LIMITS and (name in OF_ALL_GROUPS or name in _REFUSED):
                 raise TypeError(f"a group has {name!r}, which is not for a group: {_REFUSED.get(name, _TO_ALL)}")
         super().add_param_group(param_group)
         new = self.param_groups[-1]["params"]
@@ -263,6 +271,35 @@ class Offload(Fused):
         except BaseException:
             self.param_groups.pop()
             raise
+
+    def _settings(self) -> dict[str, Any]:
+        own = {"optimizer": self._kind, "overlap": self._overlap, "bucket_bytes": self._bucket}
+        master = "float32" if self._wide else self._storage.master
+        return {**super()._settings(), "master": master, **own, **self._of_all_groups}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint of this class, with the same `optimizer`.
+
+        Parameters
+        ----------
+        state_dict : dict
+            What `state_dict` returned. Its tensors are copied.
+
+        Raises
+        ------
+        ValueError
+            If it is of another optimizer, or does not fit the param groups.
+        """
+        names = self._formula.keys.values()
+        known = {MASTER, "low", "compensation", *self._formula.clock, *names, *(f"{name}_scale" for name in names)}
+        always = [name for name, declared in self._kind._declared.items() if declared.when is None]
+        for own in state_dict["state"].values():
+            if unknown := sorted(own.keys() - known) or [name for name in always if own and name not in own]:
+                raise ValueError(
+                    f"the checkpoint is of another optimizer: Offload of {self._kind.__name__} has for each parameter "
+                    f"{', '.join(always)}; got {', '.join(own)}, with or without {unknown[0]!r}"
+                )
+        super().load_state_dict(state_dict)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy or a pickle needs."""

@@ -83,6 +83,9 @@ class Session:
         self._spread = [(c, like) for c, like in zip(copied, self._copied, strict=True) if like is not c]
         names = [label.label("params", t) for t in range(len(params))]
         outside = [p if copy is None else copy for p, copy in zip(plain, copied, strict=True)]
+        if self._copies:  # below, an error would name the argument `copy_to`, which nobody gave
+            likes = zip(names, self._likes, self._copied, strict=True)
+            check_disjoint([(name, array_of(name, own if copy is None else copy)) for name, own, copy in likes])
         check_apart(names, outside, [not is_dense(p) for p in outside])
         self._arrays = [array_of(label.label("params", t), like) for t, like in enumerate(self._likes)]
         self.states = States(owner, formula, storage, label, members, self._likes, self._arrays, state, clocks, methods)

@@ -103,7 +103,8 @@ def check_limits(limits: Mapping[str, Any], group: Mapping[str, Any]) -> None:
     TypeError
         Naming the limit.
     """
-    for name, value in limits.items():
+    for name in ("clip_norm", "nonfinite"):
+        value = limits[name]
         if group.get(name) not in _NO_LIMIT:
             raise TypeError(
                 f"a group has {name!r}, which is about the gradients of all groups together. (ZeroRedundancyOptimizer "
