@@ -210,13 +210,13 @@ def sum_of_squares(x):
     return in_lanes(np.array([in_lanes(wide[k : k + longest] ** 2) for k in range(0, len(wide), longest)]))
 
 
-def trust(f, size, change):
-    return f(1) if size == 0 or change == 0 else size / change
+def trust(f, size, change, coefficient=1, eps=0):
+    return f(1) if size == 0 or change == 0 else f(coefficient) * size / (change + f(eps))
 
 
 def lars(h, f, p, g, v):
     size, change = (f(np.sqrt(sum_of_squares(x))) for x in (p, g))
-    u = f(h.lr) * trust(f, f(h.trust) * size, change + f(h.eps)) * g
+    u = f(h.lr) * trust(f, size, change, h.trust, h.eps) * g
     v = f(h.beta) * v + u
     return [p - (f(h.beta) * v + u if h.nesterov else v), v]
 

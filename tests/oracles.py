@@ -243,15 +243,15 @@ def norm(x):
         return Exact(value, x.dtype, error + 32 * double.eps * value + lost).rounded(x.dtype)
 
 
-def trust(size, change):
+def trust(size, change, coefficient=1, eps=0):
     """Return the trust ratio; nobody knows it where a norm may be 0 or not."""
     if any(0 < x.value <= x.error < np.inf for x in (size, change)):
         return Exact(1.0, size.dtype, np.inf)
-    return Exact(1.0) if size.value == 0 or change.value == 0 else size / change
+    return Exact(1.0) if size.value == 0 or change.value == 0 else coefficient * size / (change + eps)
 
 
 def lars(h, p, g, v):
-    u = h.lr * trust(h.trust * norm(p), norm(g) + h.eps) * g
+    u = h.lr * trust(norm(p), norm(g), h.trust, h.eps) * g
     v = h.beta * v + u
     return [p - (h.beta * v + u if h.nesterov else v), v]
 

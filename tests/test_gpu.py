@@ -239,6 +239,20 @@ def test_skipped_steps_stay_counted(library):
     assert (library.get(p) == 0).all()
 
 
+def test_the_norm_of_the_last_step_that_took_it(library):
+    """However it was taken, and whatever is asked of steps since then."""
+    p, g = library.put(np.zeros(2, F32)), library.put(np.array([3, 4], F32))
+    opt = fastopt.GD([p], nonfinite="raise")
+    opt.step([g])
+    opt.nonfinite, opt.clip_norm = "propagate", 1e9
+    assert opt.grad_norm == 5
+    opt.step([library.put(np.array([6, 8], F32))])
+    opt.clip_norm = None
+    assert opt.grad_norm == 10
+    opt.add_params([library.put(np.zeros(1, F32))])
+    assert opt.grad_norm == 10
+
+
 def test_what_a_graph_cannot_hold_is_refused(library):
     p, q = library.put(np.zeros(3, F32)), library.put(np.zeros(3))
     opt = fastopt.GD(p, capturable=True)

@@ -2,6 +2,8 @@
 
 import math
 
+import ml_dtypes
+import numba
 import numpy as np
 import pytest
 from numba.core import event
@@ -321,3 +323,23 @@ def test_one_parameter_does_not_know_the_norm_of_all(hyper):
         fastopt.gd(p, p + 1, **hyper)
     with pytest.raises(TypeError, match=rf"jitable\(\) takes one parameter, and {name}"):
         fastopt.jitable(fastopt.GD, **hyper)
+
+
+@pytest.mark.parametrize("master", [None, "split8"])
+def test_the_bits_of_int8_states_and_a_bound_for_any_number_of_threads(master):
+    """Where products and sums may be one operation, the kernel for one thread would have others than that for several."""
+    results = []
+    before = numba.get_num_threads()
+    for threads in (1, before):
+        numba.set_num_threads(threads)
+        try:
+            rng = np.random.default_rng(0)
+            p = rng.normal(size=70_000).astype(ml_dtypes.bfloat16 if master else np.float32)
+            opt = fastopt.AdamW(p, lr=0.01, state_dtype="int8", clip_value=0.5, master=master)
+            for _ in range(4):
+                opt.step(rng.normal(size=p.size).astype(np.float32))
+        finally:
+            numba.set_num_threads(before)
+        results.append([p.view(f"u{p.itemsize}"), *opt.state.values()])
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_array_equal(one, other)

@@ -98,6 +98,7 @@ HOUSE = {
         "others",
         "link",
         "weights",
+        "accepted",
         "offload",
     ],
     "_bench": [

@@ -1,6 +1,8 @@
 """Optimizers written outside the package: every target and storage, and what their authors are told of mistakes."""
 
+import copy
 import inspect
+import pickle
 from typing import NamedTuple
 
 import numba
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 
 import fastopt
-from fastopt.rules import betas, decay, flag, rate, state
+from fastopt.rules import betas, decay, flag, helper, rate, state
 
 from .own_optimizers import Ada, Lion
 
@@ -607,3 +609,36 @@ class TestNorms:
     def test_a_method(self):
         with pytest.raises(TypeError, match=r"Own\.norms must be a function of its own: put @staticmethod above it"):
             self.make(self.sizes, decorated=False)
+
+    def test_another_tuple(self):
+        class Swapped(NamedTuple):
+            part: float
+            whole: float
+
+        def norms(s, g, p) -> Sizes:
+            return Swapped(part=p, whole=g)
+
+        norms.__annotations__["return"] = Sizes
+        with pytest.raises(TypeError, match=r"Own\.norms must return whole, part; it returned part, whole"):
+            self.make(norms)
+
+    def test_copies_and_pickles(self):
+        for opt in (fastopt.LAMB(np.ones(3)), fastopt.AdamW(np.ones(3), cautious=True)):
+            for other in (copy.deepcopy(opt), pickle.loads(pickle.dumps(opt))):
+                other.step(np.array([1.0, 2.0, -1.0]))
+                twin = type(opt)(np.ones(3), **({"cautious": True} if opt._norms and "cautious" in opt._flags else {}))
+                twin.step(np.array([1.0, 2.0, -1.0]))
+                np.testing.assert_array_equal(other.params, twin.params)
+
+    def test_a_trust_coefficient_of_0_is_no_norm_of_0(self):
+        p = np.array([3.0, 4.0])
+        fastopt.LARS(p, trust=0.0, lr=0.1).step(np.array([1.0, 0.0]))
+        np.testing.assert_array_equal(p, [3.0, 4.0])
+
+    def test_what_needs_norms_or_scalars_of_its_own(self):
+        with pytest.raises(TypeError, match=r"norms_when must be the name of a flag of a class with norms, got 'nest"):
+            type("Own", (fastopt.Momentum,), {"norms_when": "nesterov"})
+        with pytest.raises(TypeError, match=r"own_decay is for scalars that take weight_decay and decoupled"):
+            type("Own", (fastopt.Momentum,), {"own_decay": True})
+        with pytest.raises(TypeError, match="helper must decorate a Python function, got 3"):
+            helper(3)

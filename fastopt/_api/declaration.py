@@ -10,6 +10,7 @@ import dis
 import inspect
 import itertools
 from collections.abc import Iterable, Mapping
+from types import FunctionType
 from typing import Any, NoReturn, overload
 
 from numba.core.errors import NumbaError
@@ -80,7 +81,13 @@ def helper(function: F) -> F:
     Parameters
     ----------
     function : callable
-        Of numbers, and of `s` where it is to have it. It may be called from Python as before.
+        Of numbers, and of `s` where it is to have it. It may be called from Python as before; its qualified name says
+        what is in it.
+
+    Raises
+    ------
+    TypeError
+        If it is no Python function.
 
     Examples
     --------
@@ -91,6 +98,8 @@ def helper(function: F) -> F:
     >>> average(1.0, 2.0, 0.5, 0.5)
     1.5
     """
+    if not isinstance(function, FunctionType):
+        raise TypeError(f"helper must decorate a Python function, got {function!r}")
     return named_part(function, **EXACT)
 
 
@@ -224,8 +233,12 @@ def check_class(cls: Any, states: Mapping[str, State], flags: Iterable[str], hyp
         if not hasattr(cls, name) or isinstance(inspect.getattr_static(cls, name), Setting):
             raise TypeError(f"{own}.scalars takes {name!r}, which is no hyperparameter: {', '.join(hyperparameters)}")
     scalars = scalars_type(cls)._fields
-    if cls.norms_when and cls.norms_when not in flags:
-        raise TypeError(f"{own}.norms_when must be the name of a flag, got {cls.norms_when!r}")
+    if cls.norms_when and not (measured and cls.norms_when in flags):
+        raise TypeError(f"{own}.norms_when must be the name of a flag of a class with norms, got {cls.norms_when!r}")
+    if cls.own_decay and not {"weight_decay", "decoupled"} <= set(rest):
+        raise TypeError(
+            f"{own}.own_decay is for scalars that take weight_decay and decoupled; they take {', '.join(rest)}"
+        )
     kinds = {"scalar": scalars, "norm": norms_type(cls)._fields if measured else (), "flag": tuple(flags)}
     for (kind, names), (other, others) in itertools.combinations(kinds.items(), 2):
         if both := [name for name in names if name in others]:
@@ -271,6 +284,8 @@ def _trace(
             return  # it calls compiled code, of which only compiling tells what it returns
         values = returned if isinstance(returned, tuple) else (returned,)
         wanted = ", ".join(returns)
+        if name == "norms" and getattr(returned, "_fields", returns) != returns:
+            raise TypeError(f"{own} must return {wanted}; it returned {', '.join(returned._fields)}")
         if len(values) != len(returns):
             raise TypeError(f"{own} must return {wanted}; it returned {len(values)} value(s)")
         alone = name == "rule" and not states

@@ -21,7 +21,7 @@ LEAST_MAX = float(np.finfo(np.float32).max)
 class Limited(Method):
     """A method whose step has a norm."""
 
-    _grad_norm: ClassVar[float | None] = None
+    _grad_norm: ClassVar[float | DeviceLimit | None] = None  # or what knows it, on a GPU
     _skipped = 0
 
     def _check_capturable(self: Any) -> None:
@@ -68,10 +68,8 @@ class Limited(Method):
         Those steps do where `clip_norm` is given or `nonfinite` is not "propagate", unless they raise; before, it is
         None. ``clip_norm=math.inf`` measures it and clips nothing.
         """
-        found, norm = self._found(), self._grad_norm
-        if found is not None and (norm is None or self._plan.alone.limits is not None):
-            norm = found.norm()
-        return norm  # type: ignore[no-any-return]
+        norm: float | DeviceLimit | None = self._grad_norm
+        return norm.norm() if isinstance(norm, DeviceLimit) else norm
 
     @property
     def skipped(self) -> int:

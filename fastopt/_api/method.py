@@ -33,8 +33,7 @@ from .declaration import (
 class Method(Arguments):
     """The formula of an optimizer and the hyperparameters that it is used with.
 
-    A subclass gives `scalars` and `rule`, and declares its hyperparameters and states with the functions of
-    :mod:`fastopt.rules`.
+    A subclass gives `scalars` and `rule`, and declares hyperparameters and states with :mod:`fastopt.rules`.
     """
 
     states: ClassVar[tuple[str, ...]] = ()
@@ -104,8 +103,7 @@ class Method(Arguments):
             cls._has, cls._whens = tuple(optional), tuple(optional.values())
             check_class(cls, cls._declared, (*cls._flags, *cls._has), cls._fields)
             cls._arguments = tuple(inspect.signature(cls.scalars).parameters)[2:]
-            cls._kind = scalars_type(cls)
-            cls._scalars = cls._kind._fields
+            cls._kind, cls._scalars = scalars_type(cls), scalars_type(cls)._fields
             cls._measured = norms_type(cls)._fields if hasattr(cls, "norms") else ()
             cls.timed = depends_on_step(cls.scalars)
 
@@ -118,12 +116,9 @@ class Method(Arguments):
     rule: ClassVar[Rule]
     """``rule(s, g, p, *states) -> (p, *states)`` for one element; `s` has the scalars and the flags by name.
 
-    A class may have ``norms(s, g, p, *states) -> Norms`` beside it, with a NamedTuple of numbers: of each the rule has,
-    in `s` by its name, the root of the sum of its squares over the tensor that the element is of."""
+    And, of the numbers in the NamedTuple ``norms(s, g, p, *states) -> Norms``, if there is one, norms over a tensor."""
 
-    norms_when: ClassVar[str] = ""
-    """The flag without which there are no norms: they are 0 for the rule then, and take no pass."""
-
+    norms_when: ClassVar[str] = ""  #: The flag without which there are no norms: 0 for the rule, without a pass.
     own_decay: ClassVar[bool] = False  #: Whether the rule decays, by its scalars, where `decoupled`.
 
     @classmethod
@@ -246,8 +241,8 @@ class Method(Arguments):
             if own != len(self._scalars):
                 names = ", ".join(self._scalars)
                 raise TypeError(f"{type(self).__name__}.scalars returned {own} numbers, and its NamedTuple has {names}")
-            norms = (self._norms, len(self._measured) if self._norms else 0)
-            spec = Spec(self._rule, scalars, codecs, self.is_reproducible(codecs), *norms)
+            measured = len(self._measured) if self._norms else 0
+            spec = Spec(self._rule, scalars, codecs, self.is_reproducible(codecs), self._norms, measured)
             self.check_dtypes(spec.compute)
             self._specs[codecs] = spec
         return spec
@@ -256,6 +251,8 @@ class Method(Arguments):
         """Say whether every operation on arrays in these codecs is rounded by itself."""
         if self.reproducible is not None:
             return self.reproducible
+        if self.clip_value is not None and "int8" in codecs:
+            return True  # fused, the kernels for one thread and for several would differ
         read = codecs[:-1] if self._copied else codecs
         return {name.partition("-")[0] for name in read} <= {"float32", "float64"}
 
@@ -274,7 +271,10 @@ class Method(Arguments):
 
     def compiled_from(self) -> tuple[Any, ...]:
         """Return the numbers that :meth:`compiled_values` depends on."""
-        return self._plain, self._numbers, self._first, self._mean, self._decays, self.decoupled, self.weight_decay
+        first = self._first
+        if self._of_all and (self.grad_scale or self.clip_norm) is not None:
+            first = (1.0, *first[1:])  # a GPU puts the factor there itself
+        return self._plain, self._numbers, first, self._mean, self._decays, self.decoupled, self.weight_decay
 
     def compiled_values(self) -> Any:
         """Return :meth:`values` for use inside compiled code, as a function of the step and `lr`.

@@ -231,8 +231,10 @@ class Optimizer(Growing, InFiles):
                 raise RuntimeError(f"step {step} was taken within itself, by lr({step}) or by what holds the arrays")
             plan.prepare(updates, rows, stream)
             counted = (setitem, self.__dict__, "_steps", step)
-            if not self._of_all or (plan.alone is not None and plan.alone.limits is not None):
+            if not self._of_all:
                 plan.run(step, counted)
+            elif plan.alone is not None and plan.alone.limits is not None:
+                plan.run(step, counted, (setitem, self.__dict__, "_grad_norm", plan.alone.limit))
             elif (norm := self._limit(rows, stream)) is not None:
                 plan.run(step, counted, (setitem, self.__dict__, "_grad_norm", norm))
             elif self._zero_grads:

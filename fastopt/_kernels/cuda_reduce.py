@@ -96,7 +96,7 @@ def make_rows(memory: Measured, scalars: int, norms: int) -> Callable[..., None]
 
 
 def make_device_sums(target: Target, codec: str) -> Callable[..., None]:
-    """Return the same for a GPU: ``sums(table, chunks, count, squares, largest)``, all addresses but `count`."""
+    """Return ``sums(table, chunks, count, squares, largest)``, all addresses but `count`: as on the CPU."""
     own = Elements(target, codec)
     term, larger, write, write_bits = own.term, own.larger, own.write, own.write_bits
     itemsize, no_bits, results = own.itemsize, own.no_bits, codec == RESULTS

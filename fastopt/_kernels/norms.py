@@ -74,7 +74,7 @@ class Measured(Access):
 
     @operation("float64")
     def scalar(self, b, address, i):
-        """Return the same."""
+        """Return scalar number `i` from an address on, as float64."""
         (number,) = self.target.read(b, address, self._compute, i)
         return number if self._compute == DOUBLE else b.fpext(number, DOUBLE)
 

@@ -8,22 +8,23 @@ from .compiler import EXACT
 from .parts import part
 
 
-def trust_ratio(size: float, change: float, one: float) -> float:
+def trust_ratio(size: float, change: float, trust: float, eps: float, one: float) -> float:
     """Return by how much the learning rate of a tensor is larger than that of all, for use in a rule.
 
     Parameters
     ----------
-    size : float
-        The norm of the parameters, or a multiple of it.
-    change : float
-        The norm of what they would be changed by.
+    size, change : float
+        The norms of the parameters, and of what they would be changed by.
+    trust, eps : float
+        What the first is multiplied by, and what is added to the second: 1 and 0 are as without.
     one : float
         1, as a scalar of the rule: in the dtype of its arithmetic.
 
     Returns
     -------
     float
-        ``size / change``, or `one` where either is 0: parameters that begin at 0 are trained, too. NaN of NaN.
+        ``trust * size / (change + eps)``, or `one` where either norm is 0: parameters that begin at 0 are trained, too.
+        NaN of NaN.
 
     References
     ----------
@@ -32,11 +33,11 @@ def trust_ratio(size: float, change: float, one: float) -> float:
     Examples
     --------
     >>> from fastopt.rules import trust_ratio
-    >>> float(trust_ratio(3.0, 2.0, 1.0))
+    >>> float(trust_ratio(3.0, 2.0, 1.0, 0.0, 1.0))
     1.5
     """
     # Without a branch, of which a GPU's compiler would make two loops.
-    ratio = np.divide(size, change)  # of Python numbers too, where one is 0
+    ratio = np.divide(trust * size, change + eps)  # of Python numbers too, where one is 0
     return one if (size == 0) | (change == 0) else ratio
 
 

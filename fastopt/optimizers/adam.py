@@ -100,7 +100,7 @@ class Adam(Optimizer):
     maximum, as PyTorch does. (Optax corrects it before; the paper does not.)
 
     With `cautious`, elements where :math:`m_t g_t \le 0` are not changed (but for weight decay), and the others by
-    :math:`d / (k + 1)` times as much, where so many of the :math:`d` elements of a tensor are.
+    :math:`d / (k + 1)` times as much, where so many of the :math:`d` elements of a tensor are. One NaN is one in all.
 
     Moves 28 bytes per float32 element (reads 16, writes 12), and 8 more with `amsgrad`. If `cautious`, what is read is
     read once before.

@@ -95,8 +95,8 @@ class LAMB(Optimizer):
         u_t &= \frac{\hat m_t}{\sqrt{\hat v_t + \epsilon_{root}} + \epsilon} + \lambda \theta_{t-1} \\
         \theta_t &= \theta_{t-1} - \eta \, \frac{\lVert \theta_{t-1} \rVert}{\lVert u_t \rVert} \, u_t
 
-    with the norms of the tensor; where one of them is 0 the quotient is 1. The paper's bounds on the norm of the
-    parameters are not applied, as in Optax.
+    with the norms of the tensor; where one of them is 0 the quotient is 1, and one NaN is a NaN for the whole
+    tensor. The paper's bounds on the norm of the parameters are not applied, as in Optax.
 
     Moves 28 bytes per float32 element (reads 16, writes 12), and reads 16 more first, for the norms.
 
@@ -150,7 +150,7 @@ class LAMB(Optimizer):
     @staticmethod
     def rule(s, g, p, m, v):
         m, v, u = _update(s, g, p, m, v)
-        return p - s.lr * trust_ratio(s.size, s.change, s.one) * u, m, v
+        return p - s.lr * trust_ratio(s.size, s.change, s.one, s.one - s.one, s.one) * u, m, v
 
 
 lamb = as_function(LAMB)

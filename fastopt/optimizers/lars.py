@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from .._api.functional import as_function
 from .._api.optimizer import Optimizer
-from ..rules import decay, flag, nonnegative, rate, state, trust_ratio
+from ..rules import decay, epsilon, flag, nonnegative, rate, state, trust_ratio
 
 __all__ = ["LARS", "lars"]
 
@@ -81,7 +81,8 @@ class LARS(Optimizer):
         \theta_t &= \theta_{t-1} - v_t
 
     where :math:`\tau` is the trust coefficient, the norms are those of the tensor, and :math:`g_t` has the weight decay
-    in it, as in Optax; the paper adds the norms of the two. Where a norm is 0 the quotient is 1.
+    in it, as in Optax; the paper adds the norms of the two. Where a norm is 0 the quotient is 1; one NaN is a NaN for
+    the whole tensor. If `decoupled`, :math:`\theta_{t-1}` has decayed before.
 
     Moves 20 bytes per float32 element (reads 12, writes 8), and reads 8 more first, for the norms.
 
@@ -102,7 +103,7 @@ class LARS(Optimizer):
     lr = rate(1.0)
     beta: float = decay(0.9)
     trust: float = nonnegative(1e-3)
-    eps: float = nonnegative(0.0)
+    eps: float = epsilon(0.0)
     nesterov: bool = flag(False)
 
     v = state()  # velocity
@@ -117,7 +118,7 @@ class LARS(Optimizer):
 
     @staticmethod
     def rule(s, g, p, v):
-        u = s.lr * trust_ratio(s.trust * s.size, s.change + s.eps, s.one) * g
+        u = s.lr * trust_ratio(s.size, s.change, s.trust, s.eps, s.one) * g
         v = s.beta * v + u
         d = v
         if s.nesterov:  # the velocity that the next step would have with this gradient

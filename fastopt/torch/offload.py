@@ -14,42 +14,13 @@ from .._api.method import Method
 from .._api.optimizer import Optimizer
 from .._arrays.checks import check_integer
 from .._storage import formats
+from .accepted import LIMITS, REFUSED, TO_ALL, check_checkpoint, check_kind, check_whole
 from .base import Fused
 from .formulas import Formula, formula_of
 from .link import Links
-from .memory import FORMATS, check_parameter
-from .shards import is_distributed
+from .memory import FORMATS
 from .states import Member
 from .weights import MASTER, Apart, Weights
-
-#: What is said of hyperparameters of all parameters together in a group.
-_TO_ALL = "give it to the optimizer"
-#: What of it :func:`check_limits` knows better.
-_LIMITS = ("clip_norm", "nonfinite")
-#: Arguments of fastopt's classes that are not for this one, and what is.
-_REFUSED = {
-    "groups": "give PyTorch's param groups, [{'params': ..., 'lr': ...}, ...]",
-    "copy_to": "the step writes the parameters themselves, from their weights",
-    "zero_grads": "call zero_grad()",
-    "capturable": "no graph can hold a step that waits for the host",
-    "ema": "there is no average of the weights here",
-    "grad_scale": "torch.amp.GradScaler divides gradients itself",
-}
-
-
-def _check_kind(optimizer: Any) -> None:
-    """Raise TypeError unless this is the class of an optimizer of fastopt's."""
-    if isinstance(optimizer, type) and issubclass(optimizer, Optimizer) and hasattr(optimizer, "rule"):
-        if hasattr(optimizer, "averaged"):
-            raise TypeError(
-                f"optimizer must be one whose parameters are to be evaluated, got {optimizer.__name__}, of which "
-                "averaged() is"
-            )
-        return
-    name = getattr(optimizer, "__name__", repr(optimizer))
-    own = f", fastopt.{name}" if hasattr(optimizers, name) else ", such as fastopt.AdamW"
-    module = f"{optimizer.__module__}." if isinstance(optimizer, type) else ""
-    raise TypeError(f"optimizer must be a class of fastopt's own{own}, or one of yours; got {module}{name}")
 
 
 class Offload(Fused):
@@ -142,13 +113,13 @@ class Offload(Fused):
         bucket_bytes: int = 2**25,
         **hyperparameters: Any,
     ) -> None:
-        _check_kind(optimizer)
+        check_kind(optimizer)
         if master not in (None, "float32", *formats.MASTERS):
             allowed = ", ".join(repr(name) for name in ("float32", *formats.MASTERS))
             raise ValueError(f"master must be {allowed} or None; got {master!r}")
         for name in hyperparameters:
-            if name in _REFUSED:
-                raise TypeError(f"Offload does not take {name!r}: {_REFUSED[name]}")
+            if name in REFUSED:
+                raise TypeError(f"Offload does not take {name!r}: {REFUSED[name]}")
             if name not in optimizer.hyperparameters:
                 allowed = ", ".join(own for own in optimizer.hyperparameters if own not in AROUND)
                 raise TypeError(f"Offload of {optimizer.__name__} does not take {name!r}; it takes {allowed}")
@@ -220,7 +191,7 @@ class Offload(Fused):
             for i, (g, k, p) in enumerate(places):
                 if has[i]:
                     name = f"params[{g}]['params'][{k}]"
-                    _check(name, p)
+                    check_whole(name, p)
                     weight, new = self._weights.find(name, p, self._weight_dtype(p.dtype))
                     made += [self.state[p]] if new else []
                     copy = self._links.of(p).copy_for(p, weight)
@@ -260,13 +231,13 @@ class Offload(Fused):
             If it is not acceptable; nothing is added then.
         """
         for name in param_group:
-            if name not in self._settings() and name not in _LIMITS and (name in OF_ALL_GROUPS or name in _REFUSED):
-                raise TypeError(f"a group has {name!r}, which is not for a group: {_REFUSED.get(name, _TO_ALL)}")
+            if name not in self._settings() and name not in LIMITS and (name in OF_ALL_GROUPS or name in REFUSED):
+                raise TypeError(f"a group has {name!r}, which is not for a group: {REFUSED.get(name, TO_ALL)}")
         super().add_param_group(param_group)
         new = self.param_groups[-1]["params"]
         try:
             for p in new:
-                _check(self._name_of("params", p), p)
+                check_whole(self._name_of("params", p), p)
             self._links.reach(new)
         except BaseException:
             self.param_groups.pop()
@@ -290,15 +261,7 @@ class Offload(Fused):
         ValueError
             If it is of another optimizer, or does not fit the param groups.
         """
-        names = self._formula.keys.values()
-        known = {MASTER, "low", "compensation", *self._formula.clock, *names, *(f"{name}_scale" for name in names)}
-        always = [name for name, declared in self._kind._declared.items() if declared.when is None]
-        for own in state_dict["state"].values():
-            if unknown := sorted(own.keys() - known) or [name for name in always if own and name not in own]:
-                raise ValueError(
-                    f"the checkpoint is of another optimizer: Offload of {self._kind.__name__} has for each parameter "
-                    f"{', '.join(always)}; got {', '.join(own)}, with or without {unknown[0]!r}"
-                )
+        check_checkpoint(self._kind, self._formula, state_dict)
         super().load_state_dict(state_dict)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -313,12 +276,3 @@ class Offload(Fused):
             self._formula, self._links = formula_of(self._kind), Links(overlap=self._overlap)
             self._links.reach([p for group in self.param_groups for p in group["params"]])
         self._weights = Weights(self.state, self._links)
-
-
-def _check(name: str, p: torch.Tensor) -> None:
-    """Raise unless a parameter can be updated here."""
-    if is_distributed(p):
-        raise TypeError(f"{name} must be whole, got a DTensor: give fully_shard a CPUOffloadPolicy instead")
-    check_parameter(name, p)
-    if p.is_complex():
-        raise TypeError(f"{name} must be real, got {p.dtype}: pass torch.view_as_real(p)")
