@@ -327,7 +327,7 @@ def test_one_parameter_does_not_know_the_norm_of_all(hyper):
 
 @pytest.mark.parametrize("master", [None, "split8"])
 def test_the_bits_of_int8_states_and_a_bound_for_any_number_of_threads(master):
-    """Where products and sums may be one operation, the kernel for one thread would have others than that for several."""
+    """Where a product and a sum may be one operation, the kernels for one thread and for several chose differently."""
     results = []
     before = numba.get_num_threads()
     for threads in (1, before):
