@@ -15,6 +15,7 @@ from fastopt._kernels.targets import CPU
 from fastopt._storage import formats, random_bits
 from fastopt._storage.evaluator import Builder, value
 
+from . import bounds
 from .cases import CASES, assert_same_bits, by_ci, in_turns, random
 from .oracles import answer
 from .test_codegen import count, kernel_lines
@@ -108,12 +109,10 @@ def test_against_the_oracle(case, name, kind, dtype, size):
         opt.step(g)
         right = answer(case[0], old[0], g, old[1:], step, **case[1])
         assert np.max(right[0].excess(p), initial=0) <= 1
-        info = ml_dtypes.finfo(kind)
         for new, exact in zip(opt.state.values(), right[1:], strict=True):
             assert new.dtype == kind
-            unit = np.maximum(np.abs(exact.value) * float(info.eps), float(info.smallest_subnormal))
             off = np.abs(new.astype(np.longdouble) - exact.value)
-            assert (off <= unit * (1 if name == "bfloat16" else 0.5) * (1 + 1e-3) + exact.error).all()
+            assert (off <= bounds.of_state(exact.value, name, dtype) + exact.error).all()
 
 
 @every_format

@@ -10,6 +10,7 @@ import pytest
 import fastopt
 from fastopt._storage.int8 import BLOCK
 
+from . import bounds
 from .cases import CASES, assert_same_bits, name_of, random
 from .oracles import answer
 from .test_formats import every_stateful_by_ci
@@ -29,11 +30,9 @@ def test_against_the_oracle(case, size):
         right = answer(case[0], old[0], g, old[1:], step, **case[1])
         assert np.max(right[0].excess(p), initial=0) <= 1
         for name, exact in zip(opt._state_names, right[1:], strict=True):
-            given, top = opt.decoded(name), np.abs(exact.value).max(initial=0)
-            off = np.abs(given - exact.value)
-            # No code means less than 2^-118 where it is divided by: so is a 0 stored, which ADOPT's v is in step 1.
-            floor = max(top * 2.0**-28, 2.0**-118) if name in opt.squares else top * 2.0**-15
-            assert (off <= np.abs(exact.value) / 8 * (1 + 1e-3) + floor + exact.error).all()
+            given = opt.decoded(name)
+            allowed = bounds.of_state(exact.value, "int8", F32, name in opt.squares)
+            assert (np.abs(given - exact.value) <= allowed + exact.error).all()
             if name in opt.squares:
                 assert (given > 0).all()
 

@@ -8,20 +8,14 @@ import fastopt
 from fastopt._bench.catalog import OPTIMIZERS
 from fastopt._storage import formats
 
+from . import bounds
 from .cases import assert_same_bits, call, core_cases_by_ci, first_states, in_turns, random
 from .oracles import answer
 
 BF16, F16, F32 = ml_dtypes.bfloat16, np.float16, np.float32
 kinds = pytest.mark.parametrize("kind", [BF16, F16])
-# What a parameter of 16 bits can be, and what its weight may be off by beside its own size: half a unit, a unit, or
-# what is kept beside.
-MODES = [
-    ({}, 0.5),
-    ({"rounding": "stochastic"}, 1),
-    ({"rounding": "kahan"}, 2**-8),
-    ({"master": "split8"}, 2**-8),
-    ({"master": "split16"}, 2**-16),
-]
+# What a parameter of 16 bits can be.
+MODES = [{}, {"rounding": "stochastic"}, {"rounding": "kahan"}, {"master": "split8"}, {"master": "split16"}]
 
 
 def make(case, params, **kwargs):
@@ -72,10 +66,10 @@ class TestParametersOf16Bits:
         np.testing.assert_array_equal(bits(p)[~nan], bits(wanted)[~nan])
         assert np.isnan(p[nan]).all()
 
-    @in_turns("kwargs units", MODES, core=True)
+    @in_turns("kwargs", MODES, core=True)
     @pytest.mark.parametrize("size", [0, 1, 7, 1025])
-    def test_against_the_oracle(self, case, kwargs, units, size):
-        """A weight is off by its roundings in float32 and by so many units of the 8 bits of a bfloat16."""
+    def test_against_the_oracle(self, case, kwargs, size):
+        """A weight is off by its roundings in float32 and by what the storage leaves out."""
         p = random(size, F32, 1).astype(BF16)
         opt = make(case, p, **kwargs)
         for step in (1, 2, 3):
@@ -85,11 +79,12 @@ class TestParametersOf16Bits:
             right = answer(case[0], old[0], g, old[1:], step, **case[1])
             for name, exact in zip(opt._state_names, right[1:], strict=True):
                 assert np.max(exact.excess(opt.decoded(name)), initial=0) <= 1
-            unit = np.maximum(np.abs(right[0].value) * 2.0**-7, 2.0**-133)
-            off = np.abs(opt.decoded("params").astype(np.longdouble) - right[0].value)
-            assert (off <= unit * units * (1 + 1e-3) + right[0].error).all()
-            shown = np.abs(p.astype(np.longdouble) - right[0].value)
-            assert (shown <= unit * max(units, 0.5) * (1 + 1e-2) + right[0].error).all()
+            exact = right[0].value
+            off = np.abs(opt.decoded("params").astype(np.longdouble) - exact)
+            assert (off <= bounds.of_weight(exact, "bfloat16", F32, **kwargs) + right[0].error).all()
+            shown = np.abs(p.astype(np.longdouble) - exact)
+            most = bounds.STOCHASTIC if kwargs == {"rounding": "stochastic"} else bounds.NEAREST
+            assert (shown <= bounds.units(exact, "bfloat16") * most * (1 + 1e-2) + right[0].error).all()
 
     @core_cases_by_ci
     def test_split16_is_training_in_float32_to_the_bit(self, case):
@@ -122,7 +117,7 @@ class TestParametersOf16Bits:
         size, steps, lr = 20_000, 300, 2.0**-15
         g = np.ones(size, F32)
         expected = 1 - steps * lr
-        for kwargs, _ in MODES:
+        for kwargs in MODES:
             p = np.ones(size, BF16)
             opt = fastopt.GD(p, lr=lr, **kwargs)
             opt.bind(g)
