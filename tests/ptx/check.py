@@ -20,6 +20,7 @@ SETTINGS = {name: {"reproducible": True} for name in OPTIMIZERS}
 SETTINGS["GD"] |= {"weight_decay": 0.1, "maximize": True}
 SETTINGS["Momentum"] |= {"nesterov": True}
 SETTINGS["RMSprop"] |= {"momentum": 0.9}
+SETTINGS["SignSGD"] |= {"momentum": 0.9}  # with a state, so that it has every storage
 SETTINGS["AdamW"] |= {"grad_scale": 3.0, "clip_value": 0.5}
 #: Of what is rounded at random: of more than 32 bits.
 SEED = 2**40 + 5
