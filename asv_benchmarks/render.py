@@ -9,20 +9,25 @@ from __future__ import annotations
 import datetime as dt
 import json
 import statistics
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from fastopt import info
-from fastopt._bench import run
+from fastopt._bench import run, storages
 
 Figures = dict[str, Any]
 
 
+def measured() -> Figures:
+    """Return what stands under "measured" in a file of figures from here and now."""
+    return {"on": dt.datetime.now(dt.UTC).date().isoformat(), **run.header(info()["threads"])}
+
+
 def write(file: str, **figures: Any) -> None:
     """Write figures that were measured just now."""
-    measured = {"on": dt.datetime.now(dt.UTC).date().isoformat(), **run.header(info()["threads"])}
-    Path(file).write_text(json.dumps({"measured": measured, **figures}, indent=1) + "\n", encoding="utf-8")
+    Path(file).write_text(json.dumps({"measured": measured(), **figures}, indent=1) + "\n", encoding="utf-8")
 
 
 def table(header: Iterable[str], rows: Iterable[Iterable[str]], words: int = 1) -> str:
@@ -138,3 +143,36 @@ def dropin(figures: Figures) -> str:
         for name, row in figures["rows"].items()
     ]
     return table((f"AdamW, {figures['threads']} threads", "ms a step", *peers), rows)
+
+
+def tested(figures: Figures, target: str) -> str:
+    """Return in how many storages each optimizer passed, of those tried, by the format of the parameters; what did not.
+
+    Storages are named, and so found, as :mod:`fastopt._bench.storages` has them.
+    """
+    rows = figures["targets"][target]
+    group = {name: storage.master or storage.param for name, storage in storages.STORAGES.items()}
+    tried = {name: [*row["passed"], *row["failed"]] for name, row in rows.items()}
+    there = {name for row in rows.values() for kind in ("passed", "failed", "not possible") for name in row[kind]}
+    groups = [own for own in dict.fromkeys(group.values()) if own in {group[name] for name in there}]
+
+    def cells(names: Iterable[str]) -> list[str]:
+        chosen = list(names)
+        passed, all_ = (
+            Counter(group[storage] for name in chosen for storage in own[name])
+            for own in ({name: row["passed"] for name, row in rows.items()}, tried)
+        )
+        counts = [(passed[own], all_[own]) for own in groups] + [(passed.total(), all_.total())]
+        seconds = sum(rows[name]["seconds"] for name in chosen)
+        return [*(f"{one}/{other}" if other else "" for one, other in counts), f"{seconds:.1f}"]
+
+    lines = [(name, *cells([name])) for name in rows] + [("all", *cells(rows))]
+    text = [table((target, *groups, "all", "seconds"), lines)]
+    failed = [f"- {name} in {own}: {why}" for name, row in rows.items() for own, why in row["failed"].items()]
+    text += ["Failed:", "\n".join(failed)] if failed else []
+    left: dict[str, list[str]] = {}
+    for name, row in rows.items():
+        for why, count in Counter(row["not possible"].values()).items():
+            left.setdefault(why, []).append(f"{name} in {count} {'storage' if count == 1 else 'storages'}")
+    text += [f"Not possible, as {why}: {', '.join(names)}." for why, names in left.items()]
+    return "\n\n".join(text)
