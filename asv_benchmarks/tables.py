@@ -57,6 +57,11 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
         "exploding_gradients.json, training": lambda: render.clipping(load("exploding_gradients.json")),
         "exploding_gradients.json, through_time": lambda: render.through_time(load("exploding_gradients.json")),
     },
+    "docs/tested.md": {
+        "tested.json, cpu": lambda: render.tested(load("tested.json"), "cpu"),
+        "tested.json, simulator": lambda: render.tested(load("tested.json"), "simulator"),
+        "tested.json, ptx": lambda: render.tested(load("tested.json"), "ptx"),
+    },
 }
 #: The pictures, and the figures that they are drawn from.
 PICTURES: dict[str, Callable[[], dict[str, Any]]] = {"docs/bench.png": lambda: load("cpu.json")}

@@ -165,6 +165,10 @@ COMMANDS = {
         "test_scripts.py::test_gpu_in_the_simulator"
     ),
     "asv_benchmarks/gpu.py --parts cpu": ByTest("test_scripts.py::test_gpu_says_what_is_missing"),
+    "tests.tested --json asv_benchmarks/results/tested.json": ByTest("test_tested.py::test_a_small_table"),
+    "tests.tested --targets cpu --storages all --json asv_benchmarks/results/tested.json": ByTest(
+        "test_tested.py::test_a_small_table"
+    ),
     "examples/cuda_graph.py": ByTest("simulated/test_documents.py::test_graphs"),
     "examples/ddp.py": ByTest("test_distributed.py::test_an_example"),
     "examples/zero.py": ByTest("test_distributed.py::test_an_example"),
@@ -222,7 +226,7 @@ OPTIONS = {
     "--offset 0": "asv_benchmarks/placement.py",
 }
 #: The documents with tables that `tables.py` makes.
-WITH_TABLES = ["README.md", "docs/performance.md", "docs/low_precision.md", "docs/training.md"]
+WITH_TABLES = ["README.md", "docs/performance.md", "docs/low_precision.md", "docs/training.md", "docs/tested.md"]
 #: Tables that no script makes, by what stands in their first line.
 BY_HAND = {
     "README.md": ["argument"],  # what an argument does: the test of its bytes is below
@@ -419,7 +423,7 @@ def test_tables_and_pictures_are_written(tmp_path, monkeypatch, capsys):
     assert run_script("asv_benchmarks/tables.py", ["--root", str(tmp_path)], tmp_path, monkeypatch) == 0
     lines = capsys.readouterr().out.splitlines()
     written = [line.removeprefix("wrote ") for line in lines if line.startswith("wrote ")]  # the tutorial prints, too
-    assert written[:5] == [*WITH_TABLES, "docs/bench.png"]
+    assert written[:6] == [*WITH_TABLES, "docs/bench.png"]
     for name in written:
         if name.endswith(".md"):
             assert (tmp_path / name).read_text(encoding="utf-8") == DOCUMENTS[name]

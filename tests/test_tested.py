@@ -8,12 +8,14 @@ import sys
 
 import pytest
 
+from fastopt._bench.catalog import OPTIMIZERS
 from fastopt._bench.storages import STORAGES
 
 from . import tested
-from .documents import ROOT
+from .documents import ROOT, load_script
 
 SOME = ["float32", "float32, int8 states"]
+RESULTS = ROOT / "asv_benchmarks" / "results" / "tested.json"
 
 
 @pytest.mark.ci
@@ -131,3 +133,14 @@ def test_what_is_wrong_is_seen(monkeypatch):
 def test_a_storage_that_is_not_there(tmp_path):
     with pytest.raises(SystemExit, match="no such storage: float8"):
         made(tmp_path / "a.json", "Adam", storages=["float32", "float8"])
+
+
+def test_the_committed_table():
+    """Of storages and optimizers that there are; whether they pass now, other tests say."""
+    targets = json.loads(RESULTS.read_text())["targets"]
+    assert targets.keys() == tested.TARGETS.keys()
+    for target, rows in targets.items():
+        assert load_script("render").tested({"targets": targets}, target)
+        assert rows.keys() <= OPTIMIZERS.keys()
+        for row in rows.values():
+            assert {name for outcome in tested.OUTCOMES for name in row[outcome]} <= STORAGES.keys()
