@@ -193,6 +193,9 @@ def _floats():
             yield f"setp.{name}u.{kind}", "pred", two, _unordered(function)
         yield f"setp.nan.{kind}", "pred", two, lambda a, b: np.isnan(a) | np.isnan(b)
         yield f"setp.num.{kind}", "pred", two, lambda a, b: ~(np.isnan(a) | np.isnan(b))
+    halves = ("f16", "f16")  # of which a register has the bits
+    yield "setp.nan.f16", "pred", halves, lambda a, b: np.isnan(a.view("f2")) | np.isnan(b.view("f2"))
+    yield "setp.num.f16", "pred", halves, lambda a, b: ~(np.isnan(a.view("f2")) | np.isnan(b.view("f2")))
     yield "rcp.approx.ftz.f64", "f64", ("f64",), _reciprocal_approximately
 
 

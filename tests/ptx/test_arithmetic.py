@@ -122,6 +122,8 @@ def test_every_float16():
     nan = (bits & 0x7FFF) > 0x7C00
     wide = OPERATIONS["cvt.f32.f16"].function(bits)
     assert (wide.view(np.uint32)[nan] == 0x7FFFFFFF).all()
+    np.testing.assert_array_equal(OPERATIONS["setp.nan.f16"].function(bits, bits), nan)
+    np.testing.assert_array_equal(OPERATIONS["setp.num.f16"].function(bits, bits), ~nan)
     back = OPERATIONS["cvt.rn.f16.f32"].function(wide)
     np.testing.assert_array_equal(back, np.where(nan, 0x7FFF, bits))
     low, high = wide[:0x7BFF].astype("f8"), wide[1:0x7C00].astype("f8")
