@@ -29,6 +29,10 @@ OURS = "fastopt.torch"
 CASES: dict[str, list[list[int]]] = {**models(), "1000 tensors of 64": [[64]] * 1000, "one tensor of 64": [[64]]}
 
 
+#: Of more tensors Inductor makes code for many minutes.
+_MOST_COMPILED = 200
+
+
 def compiled(params: list[torch.Tensor]) -> Callable[[], object]:
     """Return a step that Inductor compiled, at its first call."""
     # As a number, a learning rate would be a constant of the code.
@@ -41,7 +45,7 @@ def contenders(params: list[torch.Tensor], *, inductor: bool) -> Iterator[tuple[
     yield OURS, fastopt.torch.AdamW(params, **OPTIONS).step
     yield "fused", torch.optim.AdamW(params, **OPTIONS, fused=True).step
     yield "foreach", torch.optim.AdamW(params, **OPTIONS, foreach=True).step
-    if inductor:
+    if inductor and len(params) <= _MOST_COMPILED:
         yield "compiled", compiled(params)
 
 
