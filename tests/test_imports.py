@@ -52,6 +52,7 @@ HOUSE = {
         "allocation",
         "chunks",
         "streams",
+        "results",
         "norms",
         "limit",
         "plan",

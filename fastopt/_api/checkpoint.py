@@ -28,18 +28,8 @@ def dump(optimizer: Optimizer) -> dict[str, Any]:
     """Return what a copy or a pickle of an optimizer needs."""
     if any(gpu.device_of(a) is not None for a in optimizer._arrays):
         raise TypeError(f"{type(optimizer).__name__} of arrays on a GPU cannot be copied or pickled: use state_dict()")
-    made = {
-        "_constants",
-        "_groups",
-        "_launches",
-        "_methods",
-        "_plain",
-        "_plan",
-        "_rule",
-        "_norms",
-        "_specs",
-        "_kernel_key",
-    }
+    made = {"_constants", "_groups", "_launches", "_methods", "_plain", "_plan"}
+    made |= {"_rule", "_norms", "_specs", "_kernel_key"}
     made |= {"_arrays", "_param_groups", "_shared"}  # what is seen of what was given, and what refers to all of this
     kept = {name: value for name, value in optimizer.__dict__.items() if name not in made}
     return kept | {"groups": [(group._own, group._start) for group in optimizer._param_groups]}

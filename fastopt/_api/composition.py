@@ -95,20 +95,15 @@ def _of_active(inner: Any, active: tuple[bool, ...], *, measures: bool) -> Any:
     def some(s: Any, g: Any, p: Any, zero: Any, *states: Any) -> Any:
         return kept(inner(s, g, p, *given((zero, *states))))
 
-    def measured(s: Any, g: Any, p: Any, zero: Any, *states: Any) -> Any:
+    def some_measured(s: Any, g: Any, p: Any, zero: Any, *states: Any) -> Any:
         return inner(s, g, p, *given((zero, *states)))
 
-    if measures:
-        places = itertools.accumulate(map(int, active))
-        choice = tuple(place if is_active else 0 for place, is_active in zip(places, active, strict=True))
-        given = _choose(choice) if active else named_part(lambda _: ())
-        return named_part(measured)
-    if not all(active):
-        taken = [k for k, is_active in enumerate(active) if is_active]
-        given = _choose(tuple(taken.index(k) + 1 if k in taken else 0 for k in range(len(active))))
-        kept = _choose((0, *(k + 1 for k in taken)))
-        return named_part(some)
-    return named_part(every if active else one)
+    if all(active):
+        return named_part(every if active or measures else one)
+    taken = [k for k, is_active in enumerate(active) if is_active]
+    given = _choose(tuple(taken.index(k) + 1 if k in taken else 0 for k in range(len(active))))
+    kept = _choose((0, *(k + 1 for k in taken)))
+    return named_part(some_measured if measures else some)
 
 
 def decay_scalar(lr: float, weight_decay: float, decoupled: bool) -> float:

@@ -144,29 +144,21 @@ def initial_value(declared: State, value: Any) -> float:
     return in_range(f"init of the state {declared.name!r}", value, least, float("inf"))
 
 
-def scalars_type(cls: Any) -> Any:
-    """Return the NamedTuple that ``scalars`` of a class is annotated with.
+#: What an error shows of each function that returns a NamedTuple.
+_EXAMPLES = {
+    "scalars": "def scalars(step, lr) -> Scalars, with Scalars",
+    "norms": "def norms(s, g, p) -> Norms, with Norms",
+}
+
+
+def returned_type(cls: Any, name: str) -> Any:
+    """Return the NamedTuple that the function ``scalars`` or ``norms`` of a class is annotated with.
 
     Raises
     ------
     TypeError
         If it is not.
     """
-    return _named_tuple(cls, "scalars", "def scalars(step, lr) -> Scalars, with Scalars")
-
-
-def norms_type(cls: Any) -> Any:
-    """Return the NamedTuple that ``norms`` of a class is annotated with.
-
-    Raises
-    ------
-    TypeError
-        If it is not.
-    """
-    return _named_tuple(cls, "norms", "def norms(s, g, p) -> Norms, with Norms")
-
-
-def _named_tuple(cls: Any, name: str, example: str) -> Any:
     function = getattr(cls, name)
     kind = function.__annotations__.get("return")
     if isinstance(kind, str):
@@ -174,8 +166,8 @@ def _named_tuple(cls: Any, name: str, example: str) -> Any:
         kind = {**function.__globals__, **{name: contents_of(cell) for name, cell in cells}}.get(kind)
     if not (isinstance(kind, type) and issubclass(kind, tuple) and hasattr(kind, "_fields")):
         raise TypeError(
-            f"{cls.__name__}.{name} must say which NamedTuple it returns: {example} defined before the class and "
-            f"outside of it; got the annotation {function.__annotations__.get('return')!r}"
+            f"{cls.__name__}.{name} must say which NamedTuple it returns: {_EXAMPLES[name]} defined before the class "
+            f"and outside of it; got the annotation {function.__annotations__.get('return')!r}"
         )
     if not kind._fields:
         raise TypeError(f"{cls.__name__}.{name} returns {kind.__name__}, which has no fields")
@@ -232,14 +224,14 @@ def check_class(cls: Any, states: Mapping[str, State], flags: Iterable[str], hyp
     for name in rest[1:]:
         if not hasattr(cls, name) or isinstance(inspect.getattr_static(cls, name), Setting):
             raise TypeError(f"{own}.scalars takes {name!r}, which is no hyperparameter: {', '.join(hyperparameters)}")
-    scalars = scalars_type(cls)._fields
+    scalars = returned_type(cls, "scalars")._fields
     if cls.norms_when and not (measured and cls.norms_when in flags):
         raise TypeError(f"{own}.norms_when must be the name of a flag of a class with norms, got {cls.norms_when!r}")
     if cls.own_decay and not {"weight_decay", "decoupled"} <= set(rest):
         raise TypeError(
             f"{own}.own_decay is for scalars that take weight_decay and decoupled; they take {', '.join(rest)}"
         )
-    kinds = {"scalar": scalars, "norm": norms_type(cls)._fields if measured else (), "flag": tuple(flags)}
+    kinds = {"scalar": scalars, "norm": returned_type(cls, "norms")._fields if measured else (), "flag": tuple(flags)}
     for (kind, names), (other, others) in itertools.combinations(kinds.items(), 2):
         if both := [name for name in names if name in others]:
             raise TypeError(

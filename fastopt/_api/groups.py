@@ -101,7 +101,8 @@ class Grouped(Limited):
             self._make_plan()
             if bound is not None and len(bound.given) == len(self._arrays):
                 self._plan.arrays.bind_all(bound.given)
-        self._use_limits()
+        else:
+            self._use_limits()
         self._plan.set_clocks(None, self._learning_rate)
 
     def _check_methods(self: Any) -> None:

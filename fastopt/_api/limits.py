@@ -18,6 +18,11 @@ from .method import Method
 LEAST_MAX = float(np.finfo(np.float32).max)
 
 
+def _most(dtype: np.dtype[Any]) -> float:
+    """Return the largest number of the arithmetic on parameters of a dtype."""
+    return float(np.finfo(compute_dtype(str(format_of(dtype)))).max)
+
+
 class Limited(Method):
     """A method whose step has a norm."""
 
@@ -51,9 +56,7 @@ class Limited(Method):
         limits = None
         if self._of_all and (self._capturable or self.nonfinite == "propagate"):
             bound = math.inf if self.clip_norm is None else self.clip_norm
-            largest = float(np.finfo(compute_dtype(str(format_of(group.dtype)))).max)
-            scales = self.clip_norm is not None or self.grad_scale is not None
-            limits = Limits(self._factor(), bound, largest, self.nonfinite == "skip", scales)
+            limits = Limits(self._factor(), bound, _most(group.dtype), self.nonfinite == "skip", self._scaled)
         group.use_limits(limits)
 
     def _found(self: Any) -> DeviceLimit | None:
@@ -105,8 +108,7 @@ class Limited(Method):
         """Return which gradient is not finite, before or after it is divided by `grad_scale`; "" if none is."""
         if math.isfinite(found.norm) and found.most * scale <= LEAST_MAX:
             return ""
-        most = [float(np.finfo(compute_dtype(str(format_of(a.dtype)))).max) for a in self._arrays]
-        wrong = ~(found.largest * scale <= np.array(most))
+        wrong = ~(found.largest * scale <= np.array([_most(a.dtype) for a in self._arrays]))
         if wrong.any():
             name = self._structure.label("grads", int(np.argmax(wrong)))
             return f"{name} has a NaN or an infinity" + ("" if scale == 1 else " when it is divided by grad_scale")

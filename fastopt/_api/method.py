@@ -18,16 +18,7 @@ from .._kernels.compiler import Spec
 from . import hyperparameters as _hyper
 from .arguments import AROUND, SHARED, Arguments
 from .composition import Around, Rule, compiled_scalars, compose_for, decay_scalar, without_names
-from .declaration import (
-    State,
-    check_class,
-    check_field,
-    depends_on_step,
-    find_states,
-    initial_value,
-    norms_type,
-    scalars_type,
-)
+from .declaration import State, check_class, check_field, depends_on_step, find_states, initial_value, returned_type
 
 
 class Method(Arguments):
@@ -72,6 +63,7 @@ class Method(Arguments):
     _leading: ClassVar[int]
     _of_all: ClassVar[bool]
     _of_class: ClassVar[bool]
+    _scaled: ClassVar[bool]
     _mean: ClassVar[tuple[float, ...]]
     _copied: ClassVar[bool] = False  #: Whether a step makes copies of the parameters.
     # Whether it is that of some parameters among others, whose kernel it shares whether they decay or not; then, what
@@ -103,8 +95,9 @@ class Method(Arguments):
             cls._has, cls._whens = tuple(optional), tuple(optional.values())
             check_class(cls, cls._declared, (*cls._flags, *cls._has), cls._fields)
             cls._arguments = tuple(inspect.signature(cls.scalars).parameters)[2:]
-            cls._kind, cls._scalars = scalars_type(cls), scalars_type(cls)._fields
-            cls._measured = norms_type(cls)._fields if hasattr(cls, "norms") else ()
+            cls._kind = returned_type(cls, "scalars")
+            cls._scalars = cls._kind._fields
+            cls._measured = returned_type(cls, "norms")._fields if hasattr(cls, "norms") else ()
             cls.timed = depends_on_step(cls.scalars)
 
     scalars: ClassVar[Callable[..., tuple[float, ...]]]
@@ -191,7 +184,7 @@ class Method(Arguments):
             now["_active"] = (*active, AVERAGE) if averaged else active
             now["_kernel_key"], now["_specs"] = (rule, norms, now["reproducible"]), {}
             now["_plain"] = without_names(cls.scalars, cls._kind)
-        first = (self._factor(),) if scaled else ()
+        now["_scaled"], first = scaled, (self._factor(),) if scaled else ()
         now["_first"] = first if now["clip_value"] is None else (*first, now["clip_value"])
         now["_mean"] = (now["ema"], 1.0 - now["ema"]) if averaged else ()
         now["_numbers"] = tuple([getattr(self, name) for name in self._arguments])
@@ -272,7 +265,7 @@ class Method(Arguments):
     def compiled_from(self) -> tuple[Any, ...]:
         """Return the numbers that :meth:`compiled_values` depends on."""
         first = self._first
-        if self._of_all and (self.grad_scale or self.clip_norm) is not None:
+        if self._of_all and self._scaled:
             first = (1.0, *first[1:])  # a GPU puts the factor there itself
         return self._plain, self._numbers, first, self._mean, self._decays, self.decoupled, self.weight_decay
 

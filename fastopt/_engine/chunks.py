@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .._arrays import driver
 from .._arrays.checks import Array
 from .._kernels import reduce
 
@@ -53,3 +54,8 @@ def row_addresses(found: Array) -> Array:
 def fold_arguments(found: Array, chunks: Array, results: Array) -> tuple[Any, ...]:
     """Return the arguments of the kernel that reduces results to others."""
     return row_addresses(found)[:, None], chunks, *row_addresses(results)
+
+
+def chunks_there(chunks: Array) -> Any:
+    """Return chunks on the current device, and one number more: of none at all nothing could be allocated."""
+    return driver.copy_of(np.concatenate([chunks.reshape(-1), np.zeros(1, np.int64)]))

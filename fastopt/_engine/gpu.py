@@ -14,7 +14,7 @@ from .._arrays.view import View
 from .._kernels import compiler
 from .._kernels.compiler import Spec
 from . import streams, threads
-from .chunks import chunks_of
+from .chunks import chunks_of, chunks_there
 from .limit import DeviceLimit, Limits
 from .norms import DeviceNorms
 from .plan import Group, Members
@@ -160,9 +160,7 @@ class DeviceGroup(Group):
                 self._device_norms = DeviceNorms(spec, sizes, self.device) if spec.measured else None
                 self.spec, self.values = spec, ScalarTable(self.group_count, spec.scalars, spec.compute)
                 if self._in_memory:
-                    self._bits = np.zeros(-(-self.values.array.nbytes // 8), np.int64)
-                    self._scalars = driver.copy_of(self._bits.view(np.float64))
-                    self._scalar_uploads = streams.Uploads(len(self._bits))
+                    self._scalars = streams.Sent(self.values.array.nbytes)
             if self.capturable and (counted := (spec, self._limited, *update.compiled_from())) != self._counted:
                 self._advance = compiler.device_counter(update.compiled_values(), spec, self.device, self._limited)
                 self._counted = counted
@@ -199,10 +197,9 @@ class DeviceGroup(Group):
             scalars: Any = tuple(self.values.array[0])
             groups = driver.argument(driver.address_of(self._group_of))
             if self._in_memory:
-                scalars = driver.argument(driver.address_of(self._scalars))
-            if self._in_memory and not self.capturable:
-                self._bits.view(np.uint8)[: self.values.array.nbytes] = self.values.array.reshape(-1).view(np.uint8)
-                self._scalar_uploads.send(self._bits, driver.address_of(self._scalars), handle)
+                scalars = self._scalars.place
+                if not self.capturable:
+                    self._scalars.send(self.values.array, handle)
             table, chunks = self._places
             count: Any = self._count
             limit = self.limit if self._limited else None
@@ -219,7 +216,7 @@ class DeviceGroup(Group):
             kernel = sweep_launcher(self._kernel, self.spec, self._count, self.device, handle)
             if (norms := self._device_norms) is not None:
                 norms.enqueue(table, chunks, groups, scalars, handle)
-                groups, scalars = (driver.argument(driver.address_of(a)) for a in (norms.tensors, norms.rows))
+                groups, scalars = norms.tensors, norms.rows
             kernel(table, len(self.params), chunks, count, groups, scalars, self.seed, number)
 
     def use_limits(self, limits: Limits | None) -> None:
@@ -264,11 +261,6 @@ def launch_on_devices(
         threads.launch(launches, *others)
     if failed:
         raise failed[0]
-
-
-def chunks_there(chunks: Array) -> Any:
-    """Return chunks on the current device, and one number more: of none at all nothing could be allocated."""
-    return driver.copy_of(np.concatenate([chunks.reshape(-1), np.zeros(1, np.int64)]))
 
 
 def sweep_launcher(kernel: Any, spec: Spec, chunks: int, device: int, handle: int) -> Any:

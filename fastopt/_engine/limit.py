@@ -13,7 +13,8 @@ from .._kernels import device_reductions
 from .._kernels.compiler import Spec
 from .._kernels.reduce import RESULTS
 from . import streams
-from .chunks import chunks_to_reduce
+from .chunks import chunks_there, chunks_to_reduce
+from .results import Results
 
 
 class Limits(NamedTuple):
@@ -51,18 +52,12 @@ class DeviceLimit:
 
     def __init__(self, sizes: Sequence[int], device: int) -> None:
         self._device = device
-        cut, of_tensors = chunks_to_reduce(sizes)
-        self._passes: list[tuple[Any, int, Any]] = []
-        table: Any = None
-        for rows in (cut, of_tensors, np.array([[0, 0, len(sizes)]], np.int64)):
-            found = driver.copy_of(np.zeros(2 * max(len(rows), 1)))
-            chunks = driver.copy_of(np.concatenate([rows.reshape(-1), np.zeros(1, np.int64)]))
-            self._passes.append((table, len(rows), (chunks, found)))
-            first = driver.address_of(found)
-            table = driver.copy_of(np.array([first, first + 8 * len(rows)], np.int64))
-        self._settings, self._record = (driver.copy_of(np.zeros(n)) for n in (4, 5))
-        self._uploads, self._wanted, self._sent = streams.Uploads(4), np.zeros(4), np.zeros(4)
-        self.chunks, self.taken = (driver.argument(driver.address_of(self._record) + 8 * k) for k in (2, 4))
+        cuts = (*chunks_to_reduce(sizes), np.array([[0, 0, len(sizes)]], np.int64))
+        self._passes = [(chunks_there(cut), Results(len(cut))) for cut in cuts]
+        self._settings, self._record = streams.Sent(4 * 8), driver.copy_of(np.zeros(5))
+        self._wanted, self._sent = np.zeros(4), np.zeros(4)
+        record = driver.address_of(self._record)
+        self._place, self.chunks, self.taken = (driver.argument(record + 8 * k) for k in (0, 2, 4))
         self._asked = False
 
     def use(self, limits: Limits, *, at_once: bool) -> None:
@@ -70,7 +65,7 @@ class DeviceLimit:
         self._wanted[:] = limits.scale, limits.bound, limits.largest, limits.skips
         if at_once and not np.array_equal(self._wanted, self._sent):
             with driver.on(self._device):
-                driver.copy_to_device(driver.address_of(self._settings), self._wanted)
+                driver.copy_to_device(self._settings.address, self._wanted)
             self._sent[:] = self._wanted
 
     def enqueue(self, spec: Spec, codec: str, table: Any, count: int, handle: int) -> None:
@@ -79,27 +74,20 @@ class DeviceLimit:
         The step updates `count` chunks, unless it is skipped.
         """
         if not np.array_equal(self._wanted, self._sent):
-            self._uploads.send(self._wanted.view(np.int64), driver.address_of(self._settings), handle)
+            self._settings.send(self._wanted, handle)
             self._sent[:] = self._wanted
-        for own_table, chunks, (places, found) in self._passes:
-            kernel = device_reductions.device_sums(codec if own_table is None else RESULTS, self._device)
-            squares = driver.address_of(found)
-            out = (driver.argument(squares), driver.argument(squares + 8 * chunks))
-            if chunks:
-                given = table if own_table is None else driver.argument(driver.address_of(own_table))
-                blocks = min(chunks, streams.blocks(self._device))
-                launch = streams.launcher(kernel, blocks, streams.threads(), handle)
-                launch(given, driver.argument(driver.address_of(places)), chunks, *out)
+        for chunks, results in self._passes:
+            results.reduce(codec, table, chunks, self._device, handle)
+            codec, table = RESULTS, results.table
         judge, _ = device_reductions.device_limits(spec, self._device)
-        settings, record = (driver.argument(driver.address_of(a)) for a in (self._settings, self._record))
-        streams.launcher(judge, 1, 1, handle)(*out, settings, count, record)
+        launch = streams.launcher(judge, 1, 1, handle)
+        launch(results.squares, results.largest, self._settings.place, count, self._place)
         self._asked = True
 
     def scale(self, spec: Spec, values: Any, groups: int, handle: int) -> None:
         """Have the first scalar of so many groups be the factor of the gradients."""
         _, factor = device_reductions.device_limits(spec, self._device)
-        record = driver.argument(driver.address_of(self._record))
-        streams.launcher(factor, groups, 1, handle)(values, groups, record)
+        streams.launcher(factor, groups, 1, handle)(values, groups, self._place)
 
     def _read(self) -> Array:
         found = np.zeros(5, np.int64)

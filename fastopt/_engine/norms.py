@@ -18,7 +18,8 @@ from .._kernels import compiler, device_reductions
 from .._kernels.compiler import Spec
 from .._kernels.reduce import RESULTS
 from . import streams, threads
-from .chunks import chunks_to_reduce, fold_arguments
+from .chunks import chunks_there, chunks_to_reduce, fold_arguments
+from .results import Results
 
 
 def results_of_norms(of_tensors: Array, norms: int, chunks: int) -> Array:
@@ -55,6 +56,7 @@ class HostNorms:
         results = fold_arguments(self._squares, results_of_norms(of_tensors, norms, count), self._found)
         self._kernels = threads.Kernels(functools.partial(compiler.norms, spec), sum(sizes))
         self._folds = threads.Kernels(functools.partial(compiler.sums, RESULTS), norms * count), results
+        self._rows = np.empty((len(sizes), spec.columns), spec.compute)
 
     def prepare(self) -> None:
         """Compile what :meth:`run` runs."""
@@ -65,7 +67,7 @@ class HostNorms:
         """Return the scalars of each tensor, of those of its group; `table` has the addresses of all arrays."""
         squares = np.uint64(self._squares.ctypes.data)
         threads.launch([(self._kernels, (table, self._chunks, self._groups, values, squares)), self._folds])
-        rows = np.empty((len(self.tensors), self._spec.columns), values.dtype)
+        rows = self._rows
         rows[:, : self._spec.scalars] = values[self._groups]
         with np.errstate(over="ignore"):  # beyond float32 they are infinite, as they are on a GPU
             rows[:, self._spec.scalars :] = np.sqrt(self._found[0]).reshape(self._spec.measured, -1).T
@@ -77,40 +79,29 @@ class DeviceNorms:
 
     Attributes
     ----------
-    tensors, rows : arrays on the GPU
-        As :attr:`HostNorms.tensors`, and what :meth:`enqueue` has the device write.
+    tensors, rows : Any
+        Where :attr:`HostNorms.tensors` is, and what :meth:`enqueue` has the device write, as arguments of a kernel.
     """
 
     def __init__(self, spec: Spec, sizes: Sequence[int], device: int) -> None:
-        self._spec, self._device, self._norms, count = spec, device, spec.measured, len(sizes)
+        self._device, self._count, norms = device, len(sizes), spec.measured
         self._kernel, self._rows_kernel = device_reductions.device_norms(spec, device)
-        self._sums = device_reductions.device_sums(RESULTS, device)
         chunks, of_tensors = chunks_to_reduce(sizes)
-        self._counts = len(chunks), count
-        results = results_of_norms(of_tensors, self._norms, len(chunks))
-        self.tensors, self._of_tensors = (driver.copy_of(a.reshape(-1)) for a in (np.arange(count), results))
-        self._squares, self._found = (driver.copy_of(np.zeros(2 * max(n, 1) * self._norms)) for n in self._counts)
-        size = spec.columns * count * spec.compute.itemsize
-        self.rows = driver.copy_of(np.zeros(-(-size // 8)))
-        first = driver.address_of(self._squares)
-        self._table = driver.copy_of(np.array([first, first], np.int64))
+        self._chunk_count = len(chunks)
+        self._of_tensors = chunks_there(results_of_norms(of_tensors, norms, len(chunks)))
+        # No kernel writes the largest values of the first; they stay 0.
+        self._squares, self._found = Results(norms * len(chunks)), Results(norms * len(sizes))
+        self._tensors = driver.copy_of(np.arange(len(sizes)))
+        self._rows = driver.copy_of(np.zeros(-(-spec.columns * len(sizes) * spec.compute.itemsize // 8)))
+        self.tensors, self.rows = (driver.argument(driver.address_of(a)) for a in (self._tensors, self._rows))
 
     def enqueue(self, table: Any, chunks: Any, groups: Any, values: Any, handle: int) -> None:
         """Have the device write the scalars of each tensor, of those of its group, in the order of a stream.
 
         `table` and the others are those of a sweep, as arguments of a kernel.
         """
-        chunk_count, count = self._counts
-        squares, found, rows, own_table, of_tensors = (
-            driver.argument(driver.address_of(a))
-            for a in (self._squares, self._found, self.rows, self._table, self._of_tensors)
-        )
-        most = driver.argument(driver.address_of(self._found) + 8 * count * self._norms)
-        blocks, threads_ = streams.blocks(self._device), streams.threads()
-
-        def launch(kernel: Any, items: int, *arguments: Any) -> None:
-            streams.launcher(kernel, max(1, min(items, blocks)), threads_, handle)(*arguments)
-
-        launch(self._kernel, chunk_count, table, count, chunks, chunk_count, groups, values, squares)
-        launch(self._sums, count * self._norms, own_table, of_tensors, count * self._norms, found, most)
-        launch(self._rows_kernel, count, values, groups, found, count, rows)
+        device, count, squares = self._device, self._count, self._squares.squares
+        of_chunks = (table, count, chunks, self._chunk_count, groups, values, squares)
+        streams.launch(self._kernel, self._chunk_count, device, handle, *of_chunks)
+        self._found.reduce(RESULTS, self._squares.table, self._of_tensors, device, handle)
+        streams.launch(self._rows_kernel, count, device, handle, values, groups, self._found.squares, count, self.rows)

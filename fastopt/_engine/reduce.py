@@ -15,12 +15,13 @@ import numpy as np
 
 from .._arrays import driver, gpu
 from .._arrays.checks import Array
-from .._kernels import compiler, device_reductions
+from .._kernels import compiler
 from .._kernels.reduce import RESULTS
 from . import streams, threads
-from .chunks import chunks_to_reduce, fold_arguments, row_addresses
-from .gpu import DeviceGroup, chunks_there, wait_for
+from .chunks import chunks_there, chunks_to_reduce, fold_arguments, row_addresses
+from .gpu import DeviceGroup, wait_for
 from .plan import Group
+from .results import Results
 
 
 class Reduced(NamedTuple):
@@ -86,39 +87,27 @@ class _Device:
     def __init__(self, group: DeviceGroup) -> None:
         self._group, sizes = group, [p.size for p in group.params]
         chunks, of_tensors = chunks_to_reduce(sizes)
-        self._counts = len(chunks), len(sizes)
         self.found = np.zeros((2, len(sizes)), np.float64)
         with driver.on(group.device):
-            self._table = driver.copy_of(np.zeros(max(len(sizes), 2), np.int64))
-            self._uploads = streams.Uploads(max(len(sizes), 2))
+            self._table = driver.copy_of(np.zeros(len(sizes), np.int64))
+            self._uploads = streams.Uploads(len(sizes))
             self._chunks, self._of_tensors = map(chunks_there, (chunks, of_tensors))
-            self._found, self._results = (driver.copy_of(np.zeros(2 * max(n, 1), np.float64)) for n in self._counts)
-            first = driver.address_of(self._found)
-            self._rows = driver.copy_of(np.array([first, first + 8 * self._counts[0]], np.int64))
+            self._found, self._results = (Results(len(rows)) for rows in (chunks, of_tensors))
 
     def enqueue(self, codec: str, stream: Any) -> None:
         """Have the device reduce the tensors, in the order of a stream."""
         group, handle = self._group, gpu.stream_handle(stream, self._group.params[0])
         with driver.on(group.device):
-            kernels = [device_reductions.device_sums(name, group.device) for name in (codec, RESULTS)]
             wait_for(group.makers, handle)
-            row = np.zeros(max(len(group.params), 2), np.int64)
-            row[: len(group.params)] = group.found
-            self._uploads.send(row, driver.address_of(self._table), handle)
-            passes = ((self._table, self._chunks, self._found), (self._rows, self._of_tensors, self._results))
-            for kernel, count, (table, chunks, out) in zip(kernels, self._counts, passes, strict=True):
-                if count:
-                    squares = driver.address_of(out)
-                    places = (driver.address_of(table), driver.address_of(chunks), squares, squares + 8 * count)
-                    table_at, chunks_at, squares_at, largest_at = map(driver.argument, places)
-                    blocks = max(1, min(count, streams.blocks(group.device)))
-                    launch = streams.launcher(kernel, blocks, streams.threads(), handle)
-                    launch(table_at, chunks_at, count, squares_at, largest_at)
+            table = driver.address_of(self._table)
+            self._uploads.send(group.found, table, handle)
+            self._found.reduce(codec, driver.argument(table), self._chunks, group.device, handle)
+            self._results.reduce(RESULTS, self._found.table, self._of_tensors, group.device, handle)
 
     def read(self) -> None:
         """Wait for the device, and take the results."""
         with driver.on(self._group.device):
-            driver.copy_to_host(driver.address_of(self._results), self.found)
+            self._results.read(self.found)
 
 
 class Reduction:

@@ -16,7 +16,6 @@ import numpy as np
 
 from .._arrays import driver, gpu
 from .._arrays.checks import (
-    Array,
     as_gradient,
     check_array,
     check_disjoint,
@@ -31,7 +30,7 @@ from .._kernels.cpu import LARGE, UNSURE
 from .._storage.formats import STATES, check_rounding, compute_dtype, param_codec, state_codec
 from . import gpu as devices
 from . import streams, threads
-from .chunks import chunks_of
+from .chunks import chunks_of, chunks_there
 from .norms import DeviceNorms, HostNorms
 from .scalars import ScalarTable, Update
 
@@ -215,7 +214,7 @@ def _update_on_gpu(
         thread = threading.get_ident() if handle == _PER_THREAD else 0
         table, uploads, lock = _table(device, handle, thread, len(views))
         row = np.array([view.address for view in views], np.int64)
-        places = [driver.argument(driver.address_of(a)) for a in (table, chunks)]
+        table_at, chunks_at = (driver.argument(driver.address_of(a)) for a in (table, chunks))
         launch = devices.sweep_launcher(kernel, spec, count, device, handle)
         with lock:  # another thread's call on this stream comes before both or after both
             devices.wait_for(gpu.makers(views), handle)
@@ -223,33 +222,18 @@ def _update_on_gpu(
             groups: Any = driver.argument(0)
             given_scalars: Any = tuple(scalars.array[0])
             if spec.measured:
-                groups, given_scalars = _norms(spec, device, handle, thread, p.size).enqueue(places, scalars.array)
-            launch(places[0], 1, places[1], count, groups, given_scalars, seed, step)
-
-
-class _Norms:
-    """The norms of one tensor on the current GPU, of the calls on one stream."""
-
-    def __init__(self, spec: compiler.Spec, device: int, handle: int, size: int) -> None:
-        self._norms, self._handle = DeviceNorms(spec, [size], device), handle
-        self._bits = np.zeros(-(-spec.scalars * spec.compute.itemsize // 8), np.int64)
-        self._scalars, self._uploads = driver.copy_of(self._bits), streams.Uploads(len(self._bits))
-
-    def enqueue(self, places: Sequence[Any], scalars: Array) -> tuple[Any, Any]:
-        """Have the device take the norms; return what a sweep takes as groups and scalars."""
-        self._bits.view(np.uint8)[: scalars.nbytes] = scalars.reshape(-1).view(np.uint8)
-        address = driver.address_of(self._scalars)
-        self._uploads.send(self._bits, address, self._handle)
-        tensors, rows = (driver.argument(driver.address_of(a)) for a in (self._norms.tensors, self._norms.rows))
-        self._norms.enqueue(places[0], places[1], tensors, driver.argument(address), self._handle)
-        return tensors, rows
+                norms, sent = _norms(spec, device, handle, thread, p.size)
+                sent.send(scalars.array, handle)
+                norms.enqueue(table_at, chunks_at, norms.tensors, sent.place, handle)
+                groups, given_scalars = norms.tensors, norms.rows
+            launch(table_at, 1, chunks_at, count, groups, given_scalars, seed, step)
 
 
 @functools.lru_cache(maxsize=64)
-def _norms(spec: compiler.Spec, device: int, handle: int, thread: int, size: int) -> _Norms:
-    """Return those of the calls on one stream, whose order keeps them apart."""
-    del thread  # which has a stream of its own
-    return _Norms(spec, device, handle, size)
+def _norms(spec: compiler.Spec, device: int, handle: int, thread: int, size: int) -> tuple[DeviceNorms, streams.Sent]:
+    """Return the norms of one tensor and its scalars, of the calls on one stream, whose order keeps them apart."""
+    del handle, thread  # which has a stream of its own
+    return DeviceNorms(spec, [size], device), streams.Sent(spec.scalars * spec.compute.itemsize)
 
 
 @functools.lru_cache(maxsize=16)
@@ -257,7 +241,7 @@ def _chunks(size: int, device: int) -> tuple[Any, int]:
     """Return the chunks of one tensor, on the device, and their number."""
     _, chunks = chunks_of([size], devices.CHUNK)
     with driver.on(device):
-        return devices.chunks_there(chunks), len(chunks)
+        return chunks_there(chunks), len(chunks)
 
 
 @functools.lru_cache(maxsize=64)

@@ -55,6 +55,11 @@ def _launcher(kernel: Any, blocks: int, threads: int, handle: int) -> Any:
         return kernel[blocks, threads, stream(handle)]
 
 
+def launch(kernel: Any, items: int, device: int, handle: int, *arguments: Any) -> None:
+    """Launch a kernel whose blocks take turns at so many items."""
+    launcher(kernel, max(1, min(items, blocks(device))), threads(), handle)(*arguments)
+
+
 def wait(maker: int, handle: int) -> None:
     """Have the stream `handle` wait for all work enqueued on the stream `maker` until now."""
     if driver.simulated():  # where every call waits
@@ -101,3 +106,25 @@ class Uploads:
             driver.check_answer(cuda_driver.cuMemcpyHtoDAsync(address, self._rows[k].ctypes.data, row.nbytes, handle))
         self._events[k].record(stream(handle))
         self._used[k], self._next = True, (k + 1) % len(self._rows)
+
+
+class Sent:
+    """An array of the host's on the current device, which it is sent to whenever it changes.
+
+    Attributes
+    ----------
+    place : Any
+        Where it is there, as an argument of a kernel.
+    """
+
+    def __init__(self, nbytes: int) -> None:
+        self._bits = np.zeros(-(-nbytes // 8), np.int64)
+        self._there = driver.copy_of(self._bits.view(np.float64))
+        self._uploads = Uploads(len(self._bits))
+        self.address = driver.address_of(self._there)
+        self.place = driver.argument(self.address)
+
+    def send(self, array: Array, handle: int) -> None:
+        """Send it, in the order of a stream."""
+        self._bits.view(np.uint8)[: array.nbytes] = array.reshape(-1).view(np.uint8)
+        self._uploads.send(self._bits, self.address, handle)

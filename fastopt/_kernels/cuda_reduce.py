@@ -18,6 +18,27 @@ from .reduce import LANES, RESULTS, Elements
 from .targets import Target
 
 
+def _fold(target: Target, count: int) -> Any:
+    """Return the function that adds up so many times LANES numbers of shared memory, all threads of a block together.
+
+    The sums come in the place of the first ones.
+    """
+
+    def fold(lanes):
+        cuda.syncthreads()
+        width = LANES // 2
+        while width > 0:
+            j = cuda.threadIdx.x
+            while j < width:
+                for k in range(count):
+                    lanes[k * LANES + j] = lanes[k * LANES + j] + lanes[k * LANES + j + width]
+                j += cuda.blockDim.x
+            cuda.syncthreads()
+            width //= 2
+
+    return target.rule(fold)
+
+
 def make_norms(norms: Callable[..., Any], memory: Measured, count: int) -> Callable[..., None]:
     """Return the kernel ``norms(table, tensors, chunks, number, groups, values, squares)``, all addresses but numbers.
 
@@ -29,6 +50,7 @@ def make_norms(norms: Callable[..., Any], memory: Measured, count: int) -> Calla
     column, chunk, advance, integer = memory.column, memory.chunk, memory.advance, memory.integer
     load, load_scalars, scales_of = memory.load, memory.load_scalars, memory.scales
     add_squares, no_totals, write, room = memory.add_squares, memory.no_totals, own.write, count * LANES
+    fold = _fold(target, count)
 
     def sweep(table, tensors, chunks, number, groups, values, squares):
         lanes = cuda.shared.array(room, float64)
@@ -50,16 +72,7 @@ def make_norms(norms: Callable[..., Any], memory: Measured, count: int) -> Calla
                 for k in range(count):
                     lanes[k * LANES + j] = totals[k]
                 j += cuda.blockDim.x
-            cuda.syncthreads()
-            width = LANES // 2
-            while width > 0:
-                j = cuda.threadIdx.x
-                while j < width:
-                    for k in range(count):
-                        lanes[k * LANES + j] = lanes[k * LANES + j] + lanes[k * LANES + j + width]
-                    j += cuda.blockDim.x
-                cuda.syncthreads()
-                width //= 2
+            fold(lanes)
             if cuda.threadIdx.x == 0:
                 for k in range(count):
                     write(squares, k * number + c, lanes[k * LANES])
@@ -99,7 +112,7 @@ def make_device_sums(target: Target, codec: str) -> Callable[..., None]:
     """Return ``sums(table, chunks, count, squares, largest)``, all addresses but `count`: as on the CPU."""
     own = Elements(target, codec)
     term, larger, write, write_bits = own.term, own.larger, own.write, own.write_bits
-    itemsize, no_bits, results = own.itemsize, own.no_bits, codec == RESULTS
+    itemsize, no_bits, results, fold = own.itemsize, own.no_bits, codec == RESULTS, _fold(target, 1)
 
     memory = access.of(target, "float64 float64")
     chunk, integer = memory.chunk, memory.integer
@@ -128,14 +141,7 @@ def make_device_sums(target: Target, codec: str) -> Callable[..., None]:
                 j += cuda.blockDim.x
             cuda.syncthreads()
             cuda.atomic.max(most, 0, uint64(bits))
-            width = LANES // 2
-            while width > 0:
-                j = cuda.threadIdx.x
-                while j < width:
-                    lanes[j] = lanes[j] + lanes[j + width]
-                    j += cuda.blockDim.x
-                cuda.syncthreads()
-                width //= 2
+            fold(lanes)
             if cuda.threadIdx.x == 0:
                 write(squares, c, lanes[0])
                 write_bits(largest, c, type(no_bits)(most[0]))
