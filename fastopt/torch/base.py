@@ -175,10 +175,13 @@ class Fused(torch.optim.Optimizer):
     def _new_session(self, has: list[bool], methods: list[Method]) -> Session:
         """Return a session for those parameters that have a gradient."""
         assert self._clocks is not None
-        places = [(g, k, p) for g, group in enumerate(self.param_groups) for k, p in enumerate(group["params"])]
-        members = [Member(g, k, i, p, p, g) for i, (g, k, p) in enumerate(places) if has[i]]
+        members = [Member(g, k, i, p, p, g) for i, (g, k, p) in enumerate(self._places()) if has[i]]
         name = type(self).__name__
         return Session(name, self._formula, self._storage, members, self.state, self._clocks, methods)
+
+    def _places(self) -> list[tuple[int, int, torch.Tensor]]:
+        """Return all parameters, each with the number of its group and its place in it."""
+        return [(g, k, p) for g, group in enumerate(self.param_groups) for k, p in enumerate(group["params"])]
 
     def _updated(self, params: list[torch.Tensor]) -> list[torch.Tensor]:
         """Return what is updated in a step of these parameters."""
@@ -265,8 +268,7 @@ class Fused(torch.optim.Optimizer):
         def give(_: Any) -> None:
             saved = given[-1]
             places = [index for group in saved["param_groups"] for index in group["params"]]
-            params = [p for group in self.param_groups for p in group["params"]]
-            for index, p in zip(places, params, strict=True):
+            for index, (*_, p) in zip(places, self._places(), strict=True):
                 for key, value in saved["state"].get(index, {}).items():
                     if isinstance(value, torch.Tensor):
                         device = "cpu" if key in self._formula.clock else self._device_of(p)
@@ -274,15 +276,13 @@ class Fused(torch.optim.Optimizer):
                     else:
                         self.state[p][key] = copy.deepcopy(value)
 
-        hooks = (
-            self.register_load_state_dict_pre_hook(take),
-            self.register_load_state_dict_post_hook(give, prepend=True),
-        )
+        before = self.register_load_state_dict_pre_hook(take)
+        after = self.register_load_state_dict_post_hook(give, prepend=True)
         try:
             super().load_state_dict(state_dict)
         finally:
-            for hook in hooks:
-                hook.remove()
+            before.remove()
+            after.remove()
 
     def _device_of(self, p: torch.Tensor) -> torch.device | str:
         """Return where the states of a parameter are."""

@@ -24,6 +24,12 @@ def _laid_out(p: torch.Tensor, dtype: torch.dtype, **options: Any) -> torch.Tens
     return torch.empty(plain.shape, dtype=dtype, device="cpu", **options)
 
 
+def _lies_as(weight: torch.Tensor, p: torch.Tensor) -> bool:
+    """Say whether a weight is in the host's memory, its elements in the order of those of its parameter."""
+    like = p.detach()
+    return weight.device.type == "cpu" and (not is_dense(like) or same_order(weight, like))
+
+
 class Near:
     """Parameters in the host's memory: gradients are read, and copies written, where they are."""
 
@@ -37,8 +43,7 @@ class Near:
 
     def fits(self, p: torch.Tensor, weight: torch.Tensor) -> bool:
         """Say whether a weight lies in such memory."""
-        like = p.detach()
-        return weight.device.type == "cpu" and (not is_dense(like) or same_order(weight, like))
+        return _lies_as(weight, p)
 
     def copy_for(self, p: torch.Tensor, weight: torch.Tensor) -> torch.Tensor | None:
         """Return where the step writes the parameter; None where that is the weight."""
@@ -73,9 +78,8 @@ class Far:
 
     def fits(self, p: torch.Tensor, weight: torch.Tensor) -> bool:
         """Say whether a weight lies in such memory."""
-        like = p.detach()
         pinned = p.dtype is not weight.dtype or not self._runtime.pins or weight.is_pinned()
-        return weight.device.type == "cpu" and pinned and (not is_dense(like) or same_order(weight, like))
+        return pinned and _lies_as(weight, p)
 
     def copy_for(self, p: torch.Tensor, weight: torch.Tensor) -> torch.Tensor | None:
         """Return where the step writes the parameter; None where that is the weight."""

@@ -168,11 +168,8 @@ class Offload(Fused):
 
     def _name_of(self, name: str, p: torch.Tensor) -> str:
         """Return what an error calls a parameter, or its gradient."""
-        for g, group in enumerate(self.param_groups):
-            for k, other in enumerate(group["params"]):
-                if other is p:
-                    return f"params[{g}]['params'][{k}]" if name == "params" else f"{name}[{g}][{k}]"
-        raise AssertionError
+        g, k = next((g, k) for g, k, other in self._places() if other is p)
+        return f"params[{g}]['params'][{k}]" if name == "params" else f"{name}[{g}][{k}]"
 
     def _methods_now(self) -> list[Method]:
         """Return the formulas of all groups, and then those of the same with copies."""
@@ -185,17 +182,16 @@ class Offload(Fused):
 
     def _new_session(self, has: list[bool], methods: list[Method]) -> Apart:
         assert self._clocks is not None
-        groups, members, made = self.param_groups, list[Member](), list[dict[str, Any]]()
-        places = [(g, k, p) for g, group in enumerate(groups) for k, p in enumerate(group["params"])]
+        members, made = list[Member](), list[dict[str, Any]]()
         try:
-            for i, (g, k, p) in enumerate(places):
+            for i, (g, k, p) in enumerate(self._places()):
                 if has[i]:
                     name = f"params[{g}]['params'][{k}]"
                     check_whole(name, p)
                     weight, new = self._weights.find(name, p, self._weight_dtype(p.dtype))
                     made += [self.state[p]] if new else []
                     copy = self._links.of(p).copy_for(p, weight)
-                    method = g if copy is None else g + len(groups)
+                    method = g if copy is None else g + len(self.param_groups)
                     members.append(Member(g, k, i, p, weight, method, copy))
             session = Apart(
                 "Offload",
