@@ -106,3 +106,12 @@ def test_packed_states_are_apart_and_aligned(sizes, order):
         assert getattr(a.flags, f"{order.lower()}_contiguous")
         assert a.ctypes.data % 64 == 0
         assert (a == 0).all()
+
+
+def test_states_of_medium_tensors_lie_together():
+    """In megabytes that the system can have in large pages; each is moved within a page, no more."""
+    params = [np.ones(2**14, np.float32) for _ in range(100)]
+    arrays = [a for row in fastopt.Adam(params).state.values() for a in row]
+    assert len({id(a.base) for a in arrays}) == 1
+    ends = [a.ctypes.data for a in arrays] + [a.ctypes.data + a.nbytes for a in arrays]
+    assert max(ends) - min(ends) <= sum(a.nbytes + 4096 for a in arrays)

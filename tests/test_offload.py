@@ -696,3 +696,15 @@ def test_parameters_that_share_memory():
 def test_an_average_that_nobody_could_ask_for():
     with pytest.raises(TypeError, match=r"got ScheduleFreeAdamW, of which averaged\(\)"):
         fastopt.torch.Offload([torch.nn.Parameter(torch.ones(4))], optimizer=fastopt.ScheduleFreeAdamW)
+
+
+def test_weights_lie_together():
+    """In one piece of memory, which the system can have in large pages."""
+    params = [torch.ones(2**13, dtype=torch.bfloat16) for _ in range(40)]
+    for p in params:
+        p.grad = torch.ones_like(p)
+    opt = fastopt.torch.Offload(params, optimizer=fastopt.AdamW)
+    opt.step()
+    weights = [opt.state[p]["master"] for p in params]
+    ends = [t.data_ptr() for t in weights] + [t.data_ptr() + t.nbytes for t in weights]
+    assert max(ends) - min(ends) <= sum(t.nbytes + 4096 for t in weights)

@@ -669,3 +669,28 @@ def test_what_moved_is_let_go():
     p.data = torch.ones(1000)
     opt.step()
     assert len(opt._sessions) == 1
+
+
+def spread(tensors):
+    """How far tensors reach, beyond what they hold and a page for each."""
+    ends = [t.data_ptr() for t in tensors] + [t.data_ptr() + t.nbytes for t in tensors]
+    return max(ends) - min(ends) - sum(t.nbytes + 4096 for t in tensors)
+
+
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+def test_states_lie_together_and_do_from_a_checkpoint(order):
+    """In one piece of memory, which the system can have in large pages."""
+    params = [torch.ones(8, 4, 16, 16).to(memory_format=order) for _ in range(40)]
+    for p in params:
+        p.grad = torch.randn(p.shape).to(memory_format=order)
+    ours = fastopt.torch.AdamW(params)
+    other = fastopt.torch.AdamW(copies := [p.clone() for p in params])
+    ours.step()
+    other.load_state_dict(ours.state_dict())
+    for opt in ours, other:
+        states = [t for own in opt.state.values() for t in (own["exp_avg"], own["exp_avg_sq"])]
+        assert spread(states) <= 0
+        assert all(t.is_contiguous(memory_format=order) for t in states)
+    for p, q in zip(params, copies, strict=True):
+        assert other.state[q]["exp_avg"].data_ptr() != ours.state[p]["exp_avg"].data_ptr()
+        assert torch.equal(other.state[q]["exp_avg"], ours.state[p]["exp_avg"])

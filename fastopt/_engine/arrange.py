@@ -17,7 +17,7 @@ from .._storage.formats import param_codec, rows_of, state_codec
 from .._storage.int8 import BLOCK
 from .._storage.layout import CODECS
 from . import threads
-from .allocation import PAGE, Pool, allocate, nbytes_of
+from .allocation import Place, Pool
 from .gather import Gather
 from .gpu import DeviceGroup, launch_on_devices
 from .plan import Group, Members
@@ -49,26 +49,22 @@ def make_states(
     `names` are those of the states that the rule has, `initial` what those of each parameter hold before the first
     step.
     """
-    wanted = [
-        [
-            (name, dtype, -(-array.size // BLOCK) if per_block else None)
-            for name, dtype, per_block in rows_of_states(own, names)
-        ]
-        for array, own in zip(arrays, codecs, strict=True)
-    ]
-    on_cpu = [gpu.device_of(a) is None for a in arrays]
-    sizes = [nbytes_of(a, d, n) for a, rows, own in zip(arrays, wanted, on_cpu, strict=True) if own for _, d, n in rows]
-    pool = Pool(size for size in sizes if size < PAGE)
-    made: list[dict[str, Any]] = []
-    for array, rows, own in zip(arrays, wanted, on_cpu, strict=True):
-        made.append({})
-        for k, (name, dtype, length) in enumerate(rows):
-            if not own:
-                made[-1][name] = gpu.zeros_like(array, dtype, length)
-            elif nbytes_of(array, dtype, length) < PAGE:
-                made[-1][name] = pool.take(array, dtype, length)
-            else:
-                made[-1][name] = allocate(array, k, len(rows), dtype, length)
+    made: list[dict[str, Any]] = [{} for _ in arrays]
+    on_cpu = []
+    for array, own, new in zip(arrays, codecs, made, strict=True):
+        rows = rows_of_states(own, names)
+        lengths = [-(-array.size // BLOCK) if per_block else None for _, _, per_block in rows]
+        if gpu.device_of(array) is not None:
+            new.update({r[0]: gpu.zeros_like(array, r[1], n) for r, n in zip(rows, lengths, strict=True)})
+            continue
+        for k, ((name, dtype, _), length) in enumerate(zip(rows, lengths, strict=True)):
+            nbytes = (array.size if length is None else length) * dtype.itemsize
+            place = Place.beside(array.ctypes.data, array.nbytes, k, len(rows))
+            on_cpu.append(((nbytes, place), new, name, dtype, array if length is None else None))
+    pool = Pool(memory for memory, *_ in on_cpu)
+    for memory, new, name, dtype, like in on_cpu:
+        flat = pool.take(*memory).view(dtype)
+        new[name] = flat if like is None else flat.reshape(like.shape, order="C" if like.flags.c_contiguous else "F")
     for new, (_, *states), begin in zip(made, codecs, initial, strict=True):
         for name, codec in zip(names, states, strict=True):
             if first := begin.get(name):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 import operator
 from collections.abc import Callable, Mapping
@@ -21,7 +20,7 @@ from .formulas import Formula, check_flags, may_change
 from .memory import FORMATS
 from .session import Session
 from .shards import check_limits
-from .states import Member, Storage
+from .states import Member, Storage, copied
 
 #: How many sets of parameters with gradients are remembered, each with its session.
 _REMEMBERED = 8
@@ -268,13 +267,13 @@ class Fused(torch.optim.Optimizer):
         def give(_: Any) -> None:
             saved = given[-1]
             places = [index for group in saved["param_groups"] for index in group["params"]]
-            for index, (*_, p) in zip(places, self._places(), strict=True):
-                for key, value in saved["state"].get(index, {}).items():
-                    if isinstance(value, torch.Tensor):
-                        device = "cpu" if key in self._formula.clock else self._device_of(p)
-                        self.state[p][key] = value.detach().to(device, copy=True)
-                    else:
-                        self.state[p][key] = copy.deepcopy(value)
+            owned = [
+                (p, self._device_of(p), saved["state"].get(index, {}))
+                for index, (*_, p) in zip(places, self._places(), strict=True)
+            ]
+            for (p, *_), new in zip(owned, copied(owned, self._formula.clock), strict=True):
+                if new:  # looking makes an entry
+                    self.state[p].update(new)
 
         before = self.register_load_state_dict_pre_hook(take)
         after = self.register_load_state_dict_post_hook(give, prepend=True)

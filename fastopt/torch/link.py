@@ -16,12 +16,12 @@ def link_to(device: torch.device) -> Near | Far:
     return Near() if device.type == "cpu" else Far(Cuda(device))
 
 
-def _laid_out(p: torch.Tensor, dtype: torch.dtype, **options: Any) -> torch.Tensor:
+def laid_out(p: torch.Tensor, dtype: torch.dtype, device: str = "cpu", **options: Any) -> torch.Tensor:
     """Return memory in the host for the elements of a parameter, side by side, in its order where they are so."""
     plain = p.detach()
     if is_dense(plain):
-        return torch.empty_like(plain, dtype=dtype, device="cpu", **options)
-    return torch.empty(plain.shape, dtype=dtype, device="cpu", **options)
+        return torch.empty_like(plain, dtype=dtype, device=device, **options)
+    return torch.empty(plain.shape, dtype=dtype, device=device, **options)
 
 
 def _lies_as(weight: torch.Tensor, p: torch.Tensor) -> bool:
@@ -37,9 +37,9 @@ class Near:
         """Say whether a parameter is a weight of this dtype itself."""
         return p.dtype is dtype
 
-    def weight(self, p: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        """Return memory for the weight of a parameter."""
-        return _laid_out(p, dtype)
+    def pins(self, p: torch.Tensor, dtype: torch.dtype) -> bool:
+        """Say whether the weight of a parameter must be in pinned memory."""
+        return False
 
     def fits(self, p: torch.Tensor, weight: torch.Tensor) -> bool:
         """Say whether a weight lies in such memory."""
@@ -72,14 +72,13 @@ class Far:
         """Say whether a parameter is a weight of this dtype itself."""
         return False
 
-    def weight(self, p: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        """Return memory for the weight of a parameter: pinned, if it goes up as it is."""
-        return _laid_out(p, dtype, pin_memory=self._runtime.pins and p.dtype is dtype)
+    def pins(self, p: torch.Tensor, dtype: torch.dtype) -> bool:
+        """Say whether the weight of a parameter must be in pinned memory, since it goes up as it is."""
+        return bool(self._runtime.pins and p.dtype is dtype)
 
     def fits(self, p: torch.Tensor, weight: torch.Tensor) -> bool:
         """Say whether a weight lies in such memory."""
-        pinned = p.dtype is not weight.dtype or not self._runtime.pins or weight.is_pinned()
-        return pinned and _lies_as(weight, p)
+        return (not self.pins(p, weight.dtype) or weight.is_pinned()) and _lies_as(weight, p)
 
     def copy_for(self, p: torch.Tensor, weight: torch.Tensor) -> torch.Tensor | None:
         """Return where the step writes the parameter; None where that is the weight."""
@@ -92,7 +91,7 @@ class Far:
         """Return pinned memory for the elements of a parameter, the known one if it still fits."""
         old = known.get(p)
         if old is None or old.dtype is not p.dtype or old.shape != p.shape or not self.fits(p, old):
-            known[p] = _laid_out(p, p.dtype, pin_memory=self._runtime.pins)
+            known[p] = laid_out(p, p.dtype, pin_memory=self._runtime.pins)
         return known[p]
 
     def knows(self, p: torch.Tensor, grad: torch.Tensor) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ import torch
 from .._arrays import gpu
 from .._arrays.tensors import as_array, obstacle
 from .._arrays.view import View
+from .._engine.allocation import Place, Pool
 
 #: In which format each dtype of a parameter is stored; a complex number is two real ones.
 FORMATS = {
@@ -108,6 +110,29 @@ def layout_of(like: torch.Tensor, dtype: np.dtype[Any], codec: str, length: int 
         else:
             length = 2 * like.numel()
     return Layout(kind, tuple(like.shape), like.stride()) if length is None else Layout(kind, (length,), (1,))
+
+
+def lies(tensor: torch.Tensor) -> Layout:
+    """Return how a tensor lies in memory."""
+    return Layout(tensor.dtype, tuple(tensor.shape), tensor.stride())
+
+
+def pooled(layouts: Sequence[Layout], places: Sequence[Place]) -> list[torch.Tensor]:
+    """Return tensors in the host's memory that lie so, all 0, and begin at such places: in one pool."""
+    sizes = [math.prod(layout.shape) * layout.dtype.itemsize for layout in layouts]
+    pool = Pool(zip(sizes, places, strict=True))
+    each = zip(layouts, sizes, places, strict=True)
+    return [
+        torch.from_numpy(pool.take(nbytes, place)).view(layout.dtype).as_strided(layout.shape, layout.stride)
+        for layout, nbytes, place in each
+    ]
+
+
+def copies(tensors: Sequence[torch.Tensor], places: Sequence[Place]) -> list[torch.Tensor]:
+    """Return copies of strided tensors in the host's memory, as :func:`pooled` has them."""
+    likes = [torch.empty_like(tensor, device="meta") for tensor in tensors]
+    made = pooled(list(map(lies, likes)), places)
+    return [new.copy_(tensor.detach()) for new, tensor in zip(made, tensors, strict=True)]
 
 
 def check_parameter(name: str, p: torch.Tensor) -> None:

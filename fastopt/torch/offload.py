@@ -182,17 +182,18 @@ class Offload(Fused):
 
     def _new_session(self, has: list[bool], methods: list[Method]) -> Apart:
         assert self._clocks is not None
-        members, made = list[Member](), list[dict[str, Any]]()
+        places = [(i, *place) for i, place in enumerate(self._places()) if has[i]]
+        names = [f"params[{g}]['params'][{k}]" for _, g, k, _ in places]
+        params = [p for *_, p in places]
+        for name, p in zip(names, params, strict=True):
+            check_whole(name, p)
+        weights, made = self._weights.find(names, params, [self._weight_dtype(p.dtype) for p in params])
+        members = []
         try:
-            for i, (g, k, p) in enumerate(self._places()):
-                if has[i]:
-                    name = f"params[{g}]['params'][{k}]"
-                    check_whole(name, p)
-                    weight, new = self._weights.find(name, p, self._weight_dtype(p.dtype))
-                    made += [self.state[p]] if new else []
-                    copy = self._links.of(p).copy_for(p, weight)
-                    method = g if copy is None else g + len(self.param_groups)
-                    members.append(Member(g, k, i, p, weight, method, copy))
+            for (i, g, k, p), weight in zip(places, weights, strict=True):
+                copy = self._links.of(p).copy_for(p, weight)
+                method = g if copy is None else g + len(self.param_groups)
+                members.append(Member(g, k, i, p, weight, method, copy))
             session = Apart(
                 "Offload",
                 self._formula,

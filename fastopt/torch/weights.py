@@ -10,8 +10,10 @@ import torch
 
 from .._arrays.checks import Array
 from .._engine import signals, threads
+from .._engine.allocation import Place
 from .._engine.plan import Group
-from .link import Far, Links
+from .link import Far, Links, laid_out
+from .memory import lies, pooled
 from .session import Session
 from .states import Member
 
@@ -39,32 +41,52 @@ class Weights:
         """Return the weights of parameters; the parameter itself where there is none."""
         return [self._state.get(p, {}).get(MASTER, p) for p in params]
 
-    def find(self, name: str, p: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, bool]:
-        """Return the weight of a parameter, made of it if there is none yet, and say whether it was made.
+    def find(
+        self, names: Sequence[str], params: Sequence[torch.Tensor], dtypes: Sequence[torch.dtype]
+    ) -> tuple[list[torch.Tensor], list[dict[str, Any]]]:
+        """Return the weights of parameters, made of them where there are none yet, and the states that have new ones.
 
         Raises
         ------
         ValueError
-            If there is one, from a checkpoint, and it is none for this parameter.
+            If there is one, from a checkpoint, and it is none for its parameter; none was made then.
         """
-        link, own = self._links.of(p), self._state[p]
-        old: torch.Tensor | None = own.get(MASTER)
-        if old is not None and (old.dtype is not dtype or old.shape != p.shape):
-            raise ValueError(
-                f"the state {MASTER!r} of {name} must have {dtype} and the shape {tuple(p.shape)}; got {old.dtype} and "
-                f"{tuple(old.shape)}"
-            )
-        if link.holds(p, dtype):
-            own.pop(MASTER, None)
-            return p, False
-        if old is not None and link.fits(p, old):
-            return old, False
-        new = link.weight(p, dtype)
-        new.copy_(p.detach() if old is None else old.detach())
-        own[MASTER] = new
-        if old is None:
-            self._seen[p] = _looks(p)
-        return new, old is None
+        for name, p, dtype in zip(names, params, dtypes, strict=True):
+            old = self._state[p].get(MASTER)
+            if old is not None and (old.dtype is not dtype or old.shape != p.shape):
+                raise ValueError(
+                    f"the state {MASTER!r} of {name} must have {dtype} and the shape {tuple(p.shape)}; got {old.dtype} "
+                    f"and {tuple(old.shape)}"
+                )
+        found, lacking = list(params), list[int]()
+        for t, (p, dtype) in enumerate(zip(params, dtypes, strict=True)):
+            link, own = self._links.of(p), self._state[p]
+            if link.holds(p, dtype):
+                own.pop(MASTER, None)
+            elif MASTER in own and link.fits(p, own[MASTER]):
+                found[t] = own[MASTER]
+            else:
+                lacking.append(t)
+        made = []
+        for t, new in zip(lacking, self._room([params[t] for t in lacking], [dtypes[t] for t in lacking]), strict=True):
+            p = params[t]
+            if MASTER not in self._state[p]:
+                made.append(self._state[p])
+                self._seen[p] = _looks(p)
+            new.copy_(self._state[p].get(MASTER, p).detach())
+            found[t] = self._state[p][MASTER] = new
+        return found, made
+
+    def _room(self, params: Sequence[torch.Tensor], dtypes: Sequence[torch.dtype]) -> list[torch.Tensor]:
+        """Return memory for the weights of parameters, together but for what is pinned."""
+        pins = [self._links.of(p).pins(p, dtype) for p, dtype in zip(params, dtypes, strict=True)]
+        likes = [
+            laid_out(p, dtype, pin_memory=True) if pinned else laid_out(p, dtype, "meta")
+            for p, dtype, pinned in zip(params, dtypes, pins, strict=True)
+        ]
+        rest = [like for like in likes if like.is_meta]
+        made = iter(pooled(list(map(lies, rest)), [Place.beside(0, like.nbytes, 0, 1) for like in rest]))
+        return [next(made) if like.is_meta else like for like in likes]
 
     def take_over(self, members: Sequence[Member]) -> None:
         """Take what others wrote into parameters since the last step; what they left keeps its further digits.
