@@ -94,6 +94,8 @@ HOUSE = {
         "shards",
         "states",
         "session",
+        "hooks",
+        "checkpoint",
         "base",
         "adam",
         "others",

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import importlib
 import inspect
 import io
 import pickle
@@ -206,6 +207,56 @@ def test_schedulers_hooks_closures_and_tensors_as_hyperparameters(name):
         made.append(params)
     check(*made)
     assert calls == ["before", "after"] * 16
+
+
+def test_what_hooks_are_given_and_what_they_return():
+    """The same as of PyTorch's; and where a subclass has a step of its own, once."""
+    hooks = importlib.import_module("torch.optim.optimizer")
+
+    class Own(fused.AdamW):
+        def step(self, closure=None):
+            return super().step(closure)
+
+    seen = {}
+    for kind in (torch.optim.AdamW, fused.AdamW, Own):
+        params = leaves()
+        opt, calls = kind(params), seen.setdefault(kind, [])
+
+        def closure(calls=calls):
+            calls.append("closure")
+            return torch.tensor(5.0)
+
+        def change(opt, args, kwargs, calls=calls, closure=closure):
+            calls.append(("own", len(args), sorted(kwargs)))
+            return (opt, closure), {}
+
+        set_grads(params, 0)
+        before = hooks.register_optimizer_step_pre_hook(
+            lambda opt, args, kwargs, calls=calls: calls.append(("of all", len(args), sorted(kwargs)))
+        )
+        after = hooks.register_optimizer_step_post_hook(lambda *_, calls=calls: calls.append("after all"))
+        opt.step()
+        opt.step(closure)
+        own = opt.register_step_pre_hook(change)
+        assert opt.step() == 5
+        for hook in (before, after, own):
+            hook.remove()
+        assert opt.step() is None
+    assert seen[fused.AdamW] == seen[Own] == seen[torch.optim.AdamW]
+    assert len(seen[Own]) == 9
+
+
+def test_a_profiler_sees_steps():
+    found = []
+    for module in (fused, torch.optim):
+        params = leaves()
+        opt = module.AdamW(params)
+        set_grads(params, 0)
+        opt.step()
+        with torch.autograd.profiler.profile() as seen:
+            opt.step()
+        found.append([event.name for event in seen.function_events if "Optimizer.step" in event.name])
+    assert found == [["Optimizer.step#AdamW.step"]] * 2
 
 
 def test_numbers_in_tensors_are_read_at_each_step():

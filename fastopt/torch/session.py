@@ -107,7 +107,9 @@ class Session:
         self._part_of = np.array([number_of[kind] for kind in kinds], np.int64)
         self._first = np.unique(self._part_of, return_index=True)[1]
         self._group_of = [members[t].group for t in self._first]
-        self._firsts, self._clock = self._numbers[self._first], b""
+        every = np.array_equal(self._numbers, np.arange(self._clocks.array.shape[1]))
+        self._columns = ... if every else (slice(None), self._numbers)
+        self._clock, self._now = b"", self._clocks.array[:, self._numbers[self._first]].T.tolist()
         states, codecs, names = self.states.arrays, self.states.codecs, self.states.names
         if self._copies:
             label = functools.partial(self._label.label, "params")
@@ -137,6 +139,8 @@ class Session:
             if COPY in states and (copy := states[COPY][group.indices[0]]) is not None:
                 group.use_dtype(copy.dtype)  # in which gradients come
         self._changed = [*self._params, *filter(is_distributed, self._given), *self._copies]
+        #: Whether a step writes nothing by PyTorch's operations.
+        self.plain = not (self._distributed or self._copies or self._staged)
 
     def _look(self) -> None:
         """Note what must be the same at the next step."""
@@ -165,6 +169,7 @@ class Session:
         if self._clocks.array.tobytes() == self._clock:  # as the last step left them
             return True
         clock = self._clocks.array[:, self._numbers]
+        self._now = clock[:, self._first].T.tolist()
         return bool((clock == clock[:, self._first][:, self._part_of]).all())
 
     def step(
@@ -184,16 +189,16 @@ class Session:
         """
         formula, plan, array = self._formula, self._plan, self._clocks.array
         rows, after = [], []
-        clocks = array[:, self._firsts].T.tolist()
-        for k, g, own in zip(self._method_of, self._group_of, clocks, strict=True):
+        for k, g, own in zip(self._method_of, self._group_of, self._now, strict=True):
             group, clock = groups[g], tuple(own)
             rows.append(formula.row(methods[k], group, formula.rate(group), clock))
             after.append(formula.after(group, clock))
-        counted = np.array(after).T
+        counted = np.array(after, array.dtype)
         try:
             alive = self._read(grads)
             plan.prepare([methods[g] for g in self._method_of], rows, None)
-            calls: list[tuple[Any, ...]] = [(setitem, array, (slice(None), self._numbers), counted[:, self._part_of])]
+            columns = counted.T if len(after) == 1 else counted.T[:, self._part_of]
+            calls: list[tuple[Any, ...]] = [(setitem, array, self._columns, columns)]
             if lead._of_all:
                 if self._distributed and not isinstance(plan.reduction, AllShards):
                     plan.__dict__["reduction"] = AllShards(plan.reduction, self._label, self._given)
@@ -204,11 +209,13 @@ class Session:
                 calls.append((setitem, lead.__dict__, "_grad_norm", norm))
             self._begin()
             written = [*self._staged, *self._spread]
-            self._run(int(counted[0].max()), *calls, *((_TENSOR.copy_, p, stage) for p, stage in written))
+            self._run(
+                int(max(clock[0] for clock in after)), *calls, *((_TENSOR.copy_, p, stage) for p, stage in written)
+            )
         finally:
             plan.release()
         self.states.keep()
-        self._clock = array.tobytes()
+        self._clock, self._now = array.tobytes(), counted.tolist()
         increment_version(self._changed)  # so that autograd knows, as of every change in place
         del alive
         return True
@@ -233,6 +240,8 @@ class Session:
             return arrays
         alive = grads
         starts = None if self._negated(grads) else self._watch_grads.where(grads)
+        if starts is not None and starts.tobytes() == self._last:
+            return alive
         if starts is None or ((starts == 0) & (self._lengths > 0)).any():  # a gradient without memory
             alive = self._fitted(grads)
             starts = np.array(list(map(_TENSOR.data_ptr, alive)), np.int64)

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 import operator
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 
 from .._api.method import Method
 from .._arrays.structure import Structure
-from .._engine.allocation import Place
 from .._engine.arrange import codecs_of, make_states, rows_of_states
 from .._storage import formats
 from .._storage.int8 import BLOCK
 from .clocks import Clocks
 from .formulas import Formula
-from .memory import FORMATS, Layout, array_of, copies, layout_of
+from .memory import FORMATS, Layout, array_of, layout_of
 from .shards import distributed_as, is_distributed, is_whole, local_of, shard_of
 from .watch import Watch
 
@@ -240,31 +238,6 @@ class States:
             return False
         places = self._watch.where(self._arrays_held)
         return places is not None and places.tobytes() == self._watch.places
-
-
-def copied(
-    owned: Sequence[tuple[torch.Tensor, torch.device | str, Mapping[str, Any]]], clock: Collection[str]
-) -> list[dict[str, Any]]:
-    """Return copies of the states that parameters have in a checkpoint, on given devices, but for those of a clock."""
-    found: list[dict[str, Any]] = []
-    pooled: list[tuple[dict[str, Any], str, torch.Tensor, Place]] = []
-    for p, device, states in owned:
-        found.append({})
-        for k, (key, value) in enumerate(states.items()):
-            where = torch.device("cpu" if key in clock else device)
-            if not isinstance(value, _TENSOR):
-                found[-1][key] = copy.deepcopy(value)
-                continue
-            found[-1][key] = None  # so that they stay in order
-            if where.type == "cpu" and value.layout is torch.strided and not is_distributed(value):
-                beside = Place.beside(local_of(p).data_ptr(), p.nbytes, k, len(states))
-                pooled.append((found[-1], key, value, beside))
-            else:
-                found[-1][key] = value.detach().to(where, copy=True)
-    made = copies([value for *_, value, _ in pooled], [beside for *_, beside in pooled])
-    for (own, key, *_), new in zip(pooled, made, strict=True):
-        own[key] = new
-    return found
 
 
 def _fits(tensor: Any, layout: Layout, p: torch.Tensor) -> bool:

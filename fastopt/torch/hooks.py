@@ -1,0 +1,29 @@
+"""What PyTorch does around a step of an optimizer: hooks, and a range for profilers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.autograd import profiler
+from torch.optim import optimizer
+
+
+def is_watched(opt: torch.optim.Optimizer) -> bool:
+    """Say whether there are hooks of a step, or a profiler."""
+    return bool(
+        profiler._is_profiler_enabled
+        or opt._optimizer_step_pre_hooks
+        or opt._optimizer_step_post_hooks
+        or optimizer._global_optimizer_pre_hooks
+        or optimizer._global_optimizer_post_hooks
+    )
+
+
+def _step(opt: Any, closure: Callable[[], Any] | None = None) -> Any:
+    return opt._step(closure)
+
+
+#: Takes a step of an optimizer with all that.
+watched_step = torch.optim.Optimizer.profile_hook_step(_step)
