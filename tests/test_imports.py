@@ -88,9 +88,9 @@ HOUSE = {
     # Adapters: they import the package, and nothing imports them.
     "torch": [
         "formulas",
+        "watch",
         "clocks",
         "memory",
-        "watch",
         "shards",
         "states",
         "session",

@@ -14,6 +14,7 @@ False from :func:`same_layout` means "check in Python", not "wrong": a memory ma
 from __future__ import annotations
 
 import ctypes
+import functools
 import sys
 from typing import Any
 
@@ -187,6 +188,7 @@ def gather(grads, written, fixed, ndarray, params, zeroed, listed, given):
     return overlap(grads, fixed) if moved else SAME
 
 
+@functools.cache
 def probe() -> str | None:
     """Return why array headers cannot be read here, or None."""
     if sys.maxsize != 2**63 - 1:
@@ -224,3 +226,10 @@ def probe() -> str | None:
     if int64(at + LIST_SIZE).value != 2 or [int64(first + 8 * k).value for k in (0, 1)] != [id(i) for i in items]:
         return "a list reads differently"
     return None
+
+
+def identities(objects: list[Any]) -> bytes | None:
+    """Return which objects are in a list, in order, as bytes to be compared; None where lists cannot be read."""
+    if probe() is not None:
+        return None
+    return ctypes.string_at(ctypes.c_size_t.from_address(id(objects) + LIST_ITEMS).value, 8 * len(objects))

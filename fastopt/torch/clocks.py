@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from .formulas import Formula
+from .watch import Objects
 
 
 class Clocks:
@@ -39,16 +39,15 @@ class Clocks:
         )
         self.array = self._tensor.numpy()
         self._place = self._tensor.data_ptr()
-        self._params, self._formula = list(params), formula
+        self._params, self._formula = Objects(list(params)), formula
         self.keys = formula.shown or (("step",) if counts else ())
         self._views = {key: self._tensor[row].unbind() for row, key in enumerate(formula.clock)}
         for row, first in enumerate(formula.clock.values()):
             self.array[row] = first
 
-    def are_of(self, params: Sequence[torch.Tensor]) -> bool:
+    def are_of(self, params: list[torch.Tensor]) -> bool:
         """Say whether they are those of these parameters, and where they were."""
-        same = len(params) == len(self._params) and all(map(operator.is_, params, self._params))
-        return same and self._tensor.data_ptr() == self._place
+        return self._params.are(params) and self._tensor.data_ptr() == self._place
 
     def bind(self, index: int, own: dict[str, Any]) -> list[str]:
         """Take the numbers that the state of a parameter has, and have it show these from now on.

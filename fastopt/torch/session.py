@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import operator
 from collections.abc import Sequence
 from operator import setitem
 from typing import Any
@@ -25,7 +24,7 @@ from .formulas import Formula
 from .memory import FORMATS, array_of, check_apart, check_parameter, fitting, is_dense
 from .shards import AllShards, check_placements, is_distributed, local_of, shard_of
 from .states import Member, State, States, Storage
-from .watch import Watch
+from .watch import Objects, Watch
 
 _TENSOR = torch.Tensor
 _TYPES = {torch.Tensor, torch.nn.Parameter}
@@ -145,6 +144,7 @@ class Session:
     def _look(self) -> None:
         """Note what must be the same at the next step."""
         params, both = self._params, [*self._params, *self._copies]
+        self._objects = Objects(params)
         # A gradient lies as what it is for, in the dtype of its copy if there is one.
         each = zip(self._copied, self._likes, strict=True)
         likes = self._gradients = [like if copy is None else copy for copy, like in each]
@@ -159,7 +159,7 @@ class Session:
         """Say whether these are the parameters of the session, and everything is where it was."""
         if self._distributed:
             params = [local_of(p) for p in params]
-        if len(params) != len(self._params) or not all(map(operator.is_, params, self._params)):
+        if not self._objects.are(params):
             return False
         places = self._watch.where([*params, *self._copies])
         return places is not None and places.tobytes() == self._watch.places and self.states.fit(state)

@@ -17,7 +17,7 @@ from .clocks import Clocks
 from .formulas import Formula
 from .memory import FORMATS, Layout, array_of, layout_of
 from .shards import distributed_as, is_distributed, is_whole, local_of, shard_of
-from .watch import Watch
+from .watch import Objects, Watch
 
 _TENSOR = torch.Tensor
 State = Mapping[torch.Tensor, dict[str, Any]]
@@ -133,11 +133,12 @@ class States:
             ]
             for key in every
         }
-        self._all = list(state.values())
+        self._all = Objects(list(state.values()))
         self._held = [(key, [state[m.key] for t, m in enumerate(members) if key in layouts[t]]) for key in every]
         self._held += [(key, [state[m.key] for m in members]) for key in clocks.keys]
-        self._tensors = [[own[key] for own in dicts] for key, dicts in self._held]
-        self._owned = [tensor for tensors in self._tensors[: len(every)] for tensor in tensors]
+        tensors = [[own[key] for own in dicts] for key, dicts in self._held]
+        self._tensors = list(map(Objects, tensors))
+        self._owned = [tensor for own in tensors[: len(every)] for tensor in own]
         self._distributed = any(map(is_distributed, self._owned))
         self._arrays_held = [local_of(tensor) for tensor in self._owned]
         self._watch = Watch(self._arrays_held, set(map(type, self._arrays_held)))
@@ -226,13 +227,13 @@ class States:
 
     def fit(self, state: State) -> bool:
         """Say whether these are still the states, and where they were."""
-        if len(state) != len(self._all) or not all(map(operator.is_, state.values(), self._all)):
+        if not self._all.are(list(state.values())):
             return False
         try:
             now = [list(map(operator.itemgetter(key), dicts)) for key, dicts in self._held]
         except KeyError:
             return False
-        if not all(all(map(operator.is_, own, tensors)) for own, tensors in zip(now, self._tensors, strict=True)):
+        if not all(map(Objects.are, self._tensors, now)):
             return False
         if self._distributed and not all(map(operator.is_, map(local_of, self._owned), self._arrays_held)):
             return False
