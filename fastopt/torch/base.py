@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import operator
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -23,6 +24,7 @@ from .memory import FORMATS
 from .session import Session
 from .shards import check_limits
 from .states import Member, Storage
+from .watch import which_are
 
 #: How many sets of parameters with gradients are remembered, each with its session.
 _REMEMBERED = 8
@@ -150,19 +152,20 @@ class Fused(torch.optim.Optimizer):
 
     def _update(self) -> None:
         groups = self.param_groups
-        params = [p for group in groups for p in group["params"]]
-        every = [p.grad for p in params]
-        has = [grad is not None for grad in every]
-        grads = [grad for grad in every if grad is not None]
+        params = list(itertools.chain.from_iterable(group["params"] for group in groups))
+        every: list[Any] = [p.grad for p in params]
+        has = which_are(every)
+        grads, present = every, params
+        if 0 in has:
+            grads, present = (list(itertools.compress(own, has)) for own in (every, params))
         if not grads:
             return
         methods = self._methods_now()
         if self._clocks is None or not self._clocks.are_of(params):
             counts = self._storage.rounding == "stochastic" or self._storage.state_dtype is not None
             self._sessions, self._clocks = {}, Clocks(self._formula, params, counts=counts)
-        key = (bytes(has), *[len(group["params"]) for group in groups])
+        key = (has, *[len(group["params"]) for group in groups])
         session = self._sessions.pop(key, None)
-        present = params if len(grads) == len(params) else [p for p, there in zip(params, has, strict=True) if there]
         kernels = [method._kernel_key for method in methods]
         if session is not None and not session.in_place(self._updated(present), self.state):
             self._sessions.clear()  # others may keep alive what is no more
@@ -187,7 +190,7 @@ class Fused(torch.optim.Optimizer):
         if len(self._sessions) > _REMEMBERED:
             del self._sessions[next(iter(self._sessions))]
 
-    def _new_session(self, has: list[bool], methods: list[Method]) -> Session:
+    def _new_session(self, has: bytes, methods: list[Method]) -> Session:
         """Return a session for those parameters that have a gradient."""
         assert self._clocks is not None
         members = [Member(g, k, i, p, p, g) for i, (g, k, p) in enumerate(self._places()) if has[i]]

@@ -180,7 +180,7 @@ class Offload(Fused):
             self._with_copies = plain, copied
         return [*plain, *copied]
 
-    def _new_session(self, has: list[bool], methods: list[Method]) -> Apart:
+    def _new_session(self, has: bytes, methods: list[Method]) -> Apart:
         assert self._clocks is not None
         places = [(i, *place) for i, place in enumerate(self._places()) if has[i]]
         names = [f"params[{g}]['params'][{k}]" for _, g, k, _ in places]
