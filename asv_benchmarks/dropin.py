@@ -1,7 +1,7 @@
 """Measure fastopt.torch.AdamW beside PyTorch's AdamW: fused, foreach, and compiled by Inductor.
 
 All contenders update the same parameters with the same gradients, float32 on the CPU, with the same number of threads;
-each has states of its own. They take turns in one process, in another order in each round.
+each has states of its own. Each of the others takes turns with ours, in one process, in another order in each round.
 """
 
 from __future__ import annotations
@@ -64,9 +64,13 @@ def measured(shapes: list[list[int]], *, seconds: float, inductor: bool) -> dict
             for _ in range(3):  # a compiler may look again at what has changed after the first
                 function()
         first[name] = time.perf_counter() - start
-    taken = measure.times(functions, rounds=1000, seconds=seconds, turn=1e-3)
-    medians = {name: statistics.median(own) for name, own in taken.items()}
-    ratios = {name: measure.ratio(own, taken[OURS]) for name, own in taken.items() if name != OURS}
+    medians, ratios = {}, {}
+    for name in list(functions)[1:]:
+        both = {own: functions[own] for own in (OURS, name)}
+        taken = measure.times(both, rounds=1000, seconds=seconds / (len(functions) - 1), turn=1e-3)
+        ratios[name] = measure.ratio(taken[name], taken[OURS])
+        for own in both:
+            medians.setdefault(own, statistics.median(taken[own]))  # ours in the first of them
     return {"tensors": len(params), "seconds": medians, "times_as_long": ratios, "first_steps": first}
 
 

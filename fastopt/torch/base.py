@@ -24,7 +24,6 @@ from .memory import FORMATS
 from .session import Session
 from .shards import check_limits
 from .states import Member, Storage
-from .watch import which_are
 
 #: How many sets of parameters with gradients are remembered, each with its session.
 _REMEMBERED = 8
@@ -154,7 +153,7 @@ class Fused(torch.optim.Optimizer):
         groups = self.param_groups
         params = list(itertools.chain.from_iterable(group["params"] for group in groups))
         every: list[Any] = [p.grad for p in params]
-        has = which_are(every)
+        has = bytes([grad is not None for grad in every])
         grads, present = every, params
         if 0 in has:
             grads, present = (list(itertools.compress(own, has)) for own in (every, params))

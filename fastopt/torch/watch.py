@@ -69,15 +69,6 @@ class Watch:
         return np.array(places, np.int64) if (*rest,) == self._known else None
 
 
-def which_are(objects: list[Any]) -> bytes:
-    """Return a 1 for each object that is not None, and a 0 for None."""
-    identities = headers.identities(objects)
-    if identities is None:
-        return bytes([one is not None for one in objects])
-    there: Array = np.frombuffer(identities, np.int64) != id(None)
-    return there.tobytes()
-
-
 class Objects:
     """Certain objects in a certain order, which others can be held against.
 
