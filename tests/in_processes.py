@@ -23,8 +23,10 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 from torch.nn.parallel import DistributedDataParallel
 
 import fastopt.torch as fused
+from fastopt.torch import link
 
 from .refusals import refuse
+from .test_offload import Runtime
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # its own, that torch.jit is old
@@ -142,6 +144,26 @@ def train_ddp():
         assert_same([p.detach() for p in net.parameters()], theirs, **tolerances())
         assert_same_everywhere([*net.parameters(), opt.grad_norm])
         assert keywords == {} or abs(opt.grad_norm / other.grad_norm - 1) < 1e-5
+
+
+def train_ddp_in_16_bits(far):
+    """By Offload, whose hooks would take gradients down before DDP has averaged them."""
+    if far:
+        link.link_to = lambda device: link.Far(Runtime())
+    net, other = model(torch.bfloat16), model(torch.bfloat16)
+    parallel = DistributedDataParallel(net)
+    ours, alone = (fused.Offload(own.parameters(), lr=0.1, overlap=False) for own in (net, other))
+    for x in batches(5):
+        ours.zero_grad()
+        alone.zero_grad()
+        loss_of(parallel, own_part(x).bfloat16()).backward()
+        for p, q in zip(net.parameters(), other.parameters(), strict=True):
+            q.grad = p.grad.clone()
+        ours.step()
+        alone.step()
+    assert_same(net.parameters(), other.parameters())
+    assert_same_everywhere([*net.parameters(), *(ours.state[p]["master"] for p in net.parameters())])
+    assert any(not torch.equal(a, b) for a, b in zip(net.parameters(), model(torch.bfloat16).parameters(), strict=True))
 
 
 def train_zero():

@@ -93,6 +93,11 @@ def test_ddp(world, processes):
     processes(world, "train_ddp")
 
 
+@pytest.mark.parametrize("far", [False, True])
+def test_ddp_in_16_bits(far, processes):
+    processes(2, "train_ddp_in_16_bits", far)
+
+
 @worlds
 def test_zero(world, processes):
     processes(world, "train_zero")

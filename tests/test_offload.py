@@ -683,6 +683,7 @@ def test_what_a_group_cannot_have():
     fastopt.torch.Offload([{"params": [p], **same}], **same)
 
 
+@pytest.mark.usefixtures("both_ways")
 def test_parameters_that_share_memory():
     whole = torch.ones(4, dtype=torch.bfloat16)
     p, q = torch.nn.Parameter(whole), torch.nn.Parameter(whole.detach())

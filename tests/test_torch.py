@@ -633,6 +633,19 @@ def test_a_schedule_that_ends_a_rounding_below_zero():
         fastopt.torch.SGD([p], lr=-0.1)
 
 
+@pytest.mark.parametrize("lr", ["x", None, torch.ones(2), [0.1]], ids=str)
+def test_a_learning_rate_that_is_none(lr):
+    p = torch.ones(3, requires_grad=True)
+    with pytest.raises(TypeError, match="lr must be a number, got "):
+        fastopt.torch.AdamW([{"params": [p], "lr": lr}])
+    opt = fastopt.torch.AdamW([p])
+    opt.param_groups[0]["lr"], p.grad = lr, torch.ones(3)
+    with pytest.raises(TypeError, match="lr must be a number, got "):
+        opt.step()
+    assert torch.equal(p, torch.ones(3))
+    assert not opt.state
+
+
 @pytest.mark.parametrize("columns", [(slice(0, 2), slice(1, 3)), (slice(None), slice(0, 2))], ids=str)
 def test_parameters_that_share_elements(columns):
     base = torch.zeros(3, 4)

@@ -50,10 +50,12 @@ def check_checkpoint(kind: type[Optimizer], formula: Formula, saved: Mapping[str
     known = {MASTER, "low", "compensation", *formula.clock, *names, *(f"{name}_scale" for name in names)}
     always = [name for name, declared in kind._declared.items() if declared.when is None]
     for own in saved["state"].values():
-        if unknown := sorted(own.keys() - known) or [name for name in always if own and name not in own]:
+        unknown, lacking = own.keys() - known, [name for name in always if own and name not in own]
+        if unknown or lacking:
+            wrong = f"with {min(unknown)!r}" if unknown else f"without {lacking[0]!r}"
             raise ValueError(
                 f"the checkpoint is of another optimizer: Offload of {kind.__name__} has for each parameter "
-                f"{', '.join(always)}; got {', '.join(own)}, with or without {unknown[0]!r}"
+                f"{', '.join(always)}; got {', '.join(own)}, {wrong}"
             )
 
 

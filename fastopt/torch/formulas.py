@@ -51,7 +51,7 @@ def may_change(value: Any) -> bool:
 def plain(value: Any) -> Any:
     """Return a hyperparameter as Python numbers, which PyTorch takes as tensors too."""
     if isinstance(value, torch.Tensor):
-        return value.item()
+        return value.item() if value.numel() == 1 else value.tolist()
     return tuple(map(plain, value)) if isinstance(value, tuple | list) else value
 
 
@@ -131,7 +131,9 @@ class Formula:
         if type(value) is float and -_ROUNDING < value < inf:
             return value
         value = plain(value)
-        return float(value) if -_ROUNDING < value < 0 else in_range("lr", value, 0, inf, high_in=False)
+        if isinstance(value, float) and -_ROUNDING < value < 0:
+            return value
+        return in_range("lr", value, 0, inf, high_in=False)
 
     def row(self, method: Method, group: Group, lr: float, clock: Clock) -> tuple[float, ...]:
         """Return the scalars of the next step of parameters with this clock."""

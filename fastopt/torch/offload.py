@@ -76,6 +76,8 @@ class Offload(Fused):
     between steps, such as a checkpoint of the model, counts: elements that are no longer what their weights are rounded
     to are the new weights. Of a parameter that is its own weight all bits that are kept beside it become 0. What
     autograd does not see, such as ``p.data.clamp_(...)``, is overwritten by the next step where there is a ``master``.
+    A model in the host's memory that is made as wide as its weights, by ``model.float()``, is its own weight from the
+    next step on, as it is then: what ``master`` had beyond it is dropped.
 
     Which gradients are there is seen at the step, as PyTorch's optimizers do: several backwards add up in ``p.grad``,
     in its dtype. A gradient that changed after it went down, by ``clip_grad_norm_`` or a ``GradScaler``, goes down
