@@ -248,6 +248,16 @@ def test_what_hooks_are_given_and_what_they_return():
     assert len(seen[Own]) == 9
 
 
+def test_hooks_of_a_pytorch_that_keeps_them_elsewhere(monkeypatch):
+    opt, calls = fused.AdamW(params := leaves()), []
+    opt.register_step_pre_hook(lambda *_: calls.append("before"))
+    monkeypatch.delattr(torch.autograd.profiler, "_is_profiler_enabled")
+    set_grads(params, 0)
+    opt.step()
+    assert calls == ["before"]
+    assert opt.state[params[0]]["step"] == 1
+
+
 def test_a_profiler_sees_steps():
     found = []
     for module in (fused, torch.optim):

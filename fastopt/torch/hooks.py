@@ -12,13 +12,16 @@ from torch.optim import optimizer
 
 def is_watched(opt: torch.optim.Optimizer) -> bool:
     """Say whether there are hooks of a step, or a profiler."""
-    return bool(
-        profiler._is_profiler_enabled
-        or opt._optimizer_step_pre_hooks
-        or opt._optimizer_step_post_hooks
-        or optimizer._global_optimizer_pre_hooks
-        or optimizer._global_optimizer_post_hooks
-    )
+    try:
+        return bool(
+            profiler._is_profiler_enabled
+            or opt._optimizer_step_pre_hooks
+            or opt._optimizer_step_post_hooks
+            or optimizer._global_optimizer_pre_hooks
+            or optimizer._global_optimizer_post_hooks
+        )
+    except AttributeError:  # a PyTorch that keeps them elsewhere, and looks itself
+        return True
 
 
 def _step(opt: Any, closure: Callable[[], Any] | None = None) -> Any:
