@@ -115,3 +115,15 @@ def test_states_of_medium_tensors_lie_together():
     assert len({id(a.base) for a in arrays}) == 1
     ends = [a.ctypes.data for a in arrays] + [a.ctypes.data + a.nbytes for a in arrays]
     assert max(ends) - min(ends) <= sum(a.nbytes + 4096 for a in arrays)
+
+
+@pytest.mark.parametrize("sizes", [[2**12] * 100, [2**20] * 16, [2**22, 5, 2**21], [2**24 + 3, 7, 2**10]])
+def test_a_piece_of_memory_has_a_bounded_size(sizes):
+    """Of what is let go no more than that is kept by what is not."""
+    arrays = [a for row in fastopt.Adam([np.ones(n, np.float32) for n in sizes]).state.values() for a in row]
+    of_pieces = {}
+    for a in arrays:
+        of_pieces.setdefault(id(a.base), (a.base.nbytes, []))[1].append(a)
+    for nbytes, own in of_pieces.values():
+        assert len(own) == 1 or nbytes <= 2**25 + 64
+        assert nbytes <= sum(a.nbytes + (2**21 if a.nbytes >= 2**26 else 4096) for a in own) + 64

@@ -694,6 +694,23 @@ def test_parameters_that_share_memory():
     assert not any(opt.state.values())
 
 
+@pytest.mark.usefixtures("both_ways")
+@pytest.mark.parametrize(("end", "apart"), [(4, False), (2, True)])
+def test_columns_that_share_elements(end, apart):
+    base = torch.ones(4, 6, dtype=torch.bfloat16)
+    params = [torch.nn.Parameter(base[:, own]) for own in (slice(0, end), slice(2, 6))]
+    opt = fastopt.torch.Offload(params, lr=0.5)
+    for p in params:
+        p.grad = torch.ones_like(p)
+    if apart:
+        opt.step()
+        assert not (base == 1).any()
+        return
+    with pytest.raises(ValueError, match=r"params\[0\]\['params'\]\[0\] and params\[0\]\['params'\]\[1\] share memory"):
+        opt.step()
+    assert (base == 1).all()
+
+
 def test_an_average_that_nobody_could_ask_for():
     with pytest.raises(TypeError, match=r"got ScheduleFreeAdamW, of which averaged\(\)"):
         fastopt.torch.Offload([torch.nn.Parameter(torch.ones(4))], optimizer=fastopt.ScheduleFreeAdamW)

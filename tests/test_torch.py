@@ -248,6 +248,51 @@ def test_what_hooks_are_given_and_what_they_return():
     assert len(seen[Own]) == 9
 
 
+def plain(kind):
+    pass
+
+
+def with_the_step_of_its_base(kind):
+    base = kind.__mro__[1].step
+    kind.step = functools.wraps(base)(lambda self, closure=None: base(self, closure))
+
+
+def decorated(kind):
+    kind.step = torch.no_grad()(kind.__mro__[1].step)
+
+
+def traced(kind):
+    before = kind.step
+
+    def step(self, closure=None):
+        return before(self, closure)
+
+    kind.step = step
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("change", [plain, with_the_step_of_its_base, decorated, traced])
+def test_hooks_of_classes_whose_step_is_replaced(change, late):
+    """Before an optimizer is made, or after."""
+    for base in (torch.optim.AdamW, fused.AdamW):
+
+        class Own(base):
+            pass
+
+        if not late:
+            change(Own)
+        opt, calls = Own(params := leaves()), []
+        if late:
+            change(Own)
+        opt.register_step_pre_hook(lambda *_, calls=calls: calls.append("before"))
+        opt.register_step_post_hook(lambda *_, calls=calls: calls.append("after"))
+        set_grads(params, 0)
+        opt.step()
+        # PyTorch's calls them twice where its own step has been wrapped too.
+        assert calls in (["before", "after"], ["before", "before", "after", "after"])
+        assert opt.state[params[0]]["step"] == 1
+
+
 def test_hooks_of_a_pytorch_that_keeps_them_elsewhere(monkeypatch):
     opt, calls = fused.AdamW(params := leaves()), []
     opt.register_step_pre_hook(lambda *_: calls.append("before"))

@@ -19,7 +19,7 @@ from .._storage import formats
 from .checkpoint import load
 from .clocks import Clocks
 from .formulas import Formula, may_change
-from .hooks import is_watched, watched_step
+from .hooks import is_watched, is_wrapped, watched_step
 from .memory import FORMATS
 from .session import Session
 from .shards import check_limits
@@ -125,15 +125,14 @@ class Fused(torch.optim.Optimizer):
         FloatingPointError
             If a gradient has a NaN or an infinity and `nonfinite` is "raise"; nothing has been written.
         """
-        # A subclass with a step of its own has had that wrapped by PyTorch, or will be.
-        if type(self).step is Fused.step and (torch.compiler.is_compiling() or is_watched(self)):
+        if not is_wrapped(self) and (torch.compiler.is_compiling() or is_watched(self)):
             return watched_step(self) if closure is None else watched_step(self, closure)
-        return self._step(closure)
+        return self._take_step(closure)
 
     # PyTorch would wrap it, for hooks and profilers, which takes 6 µs, and 100 µs after a step that used up the caches.
     step.hooked = True  # type: ignore[attr-defined]
 
-    def _step(self, closure: Callable[[], Any] | None) -> Any:
+    def _take_step(self, closure: Callable[[], Any] | None) -> Any:
         loss = None
         if closure is not None:
             with torch.enable_grad():

@@ -60,17 +60,23 @@ def _copied(
     for p, device, states in owned:
         found.append({})
         for k, (key, value) in enumerate(states.items()):
-            where = torch.device("cpu" if key in clock else device)
             if not isinstance(value, torch.Tensor):
                 found[-1][key] = copy.deepcopy(value)
-                continue
-            found[-1][key] = None  # so that they stay in order
-            if where.type == "cpu" and value.layout is torch.strided and not is_distributed(value):
+            elif key in clock:
+                found[-1][key] = value.detach().to("cpu", copy=True)
+            elif torch.device(device).type == "cpu" and _is_plain(value):
+                found[-1][key] = None  # so that they stay in order
                 beside = Place.beside(local_of(p).data_ptr(), p.nbytes, k, len(states))
                 pooled.append((found[-1], key, value, beside))
             else:
-                found[-1][key] = value.detach().to(where, copy=True)
+                found[-1][key] = value.detach().to(device, copy=True)
     made = copies([value for *_, value, _ in pooled], [beside for *_, beside in pooled])
     for (own, key, *_), new in zip(pooled, made, strict=True):
         own[key] = new
     return found
+
+
+def _is_plain(value: torch.Tensor) -> bool:
+    """Say whether a tensor is nothing but elements at strides."""
+    special = value.is_quantized or value.is_nested or is_distributed(value)
+    return value.layout is torch.strided and not special

@@ -25,8 +25,14 @@ def is_watched(opt: torch.optim.Optimizer) -> bool:
 
 
 def _step(opt: Any, closure: Callable[[], Any] | None = None) -> Any:
-    return opt._step(closure)
+    return opt._take_step(closure)
 
 
 #: Takes a step of an optimizer with all that.
 watched_step = torch.optim.Optimizer.profile_hook_step(_step)
+_WRAPPER = watched_step.__code__
+
+
+def is_wrapped(opt: torch.optim.Optimizer) -> bool:
+    """Say whether the class of an optimizer has a step of its own, which PyTorch wrapped so when one was made."""
+    return getattr(type(opt).step, "__code__", None) is _WRAPPER

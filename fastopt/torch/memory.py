@@ -113,8 +113,9 @@ def layout_of(like: torch.Tensor, dtype: np.dtype[Any], codec: str, length: int 
 
 
 def lies(tensor: torch.Tensor) -> Layout:
-    """Return how a tensor lies in memory."""
-    return Layout(tensor.dtype, tuple(tensor.shape), tensor.stride())
+    """Return how a tensor lies in memory; one that is not dense, how a dense one would."""
+    strides = tensor.stride() if is_dense(tensor) else torch.empty(tensor.shape, device="meta").stride()
+    return Layout(tensor.dtype, tuple(tensor.shape), strides)
 
 
 def pooled(layouts: Sequence[Layout], places: Sequence[Place]) -> list[torch.Tensor]:
@@ -130,8 +131,7 @@ def pooled(layouts: Sequence[Layout], places: Sequence[Place]) -> list[torch.Ten
 
 def copies(tensors: Sequence[torch.Tensor], places: Sequence[Place]) -> list[torch.Tensor]:
     """Return copies of strided tensors in the host's memory, as :func:`pooled` has them."""
-    likes = [torch.empty_like(tensor, device="meta") for tensor in tensors]
-    made = pooled(list(map(lies, likes)), places)
+    made = pooled(list(map(lies, tensors)), places)
     return [new.copy_(tensor.detach()) for new, tensor in zip(made, tensors, strict=True)]
 
 
@@ -222,10 +222,16 @@ def check_apart(names: Sequence[str], tensors: Sequence[torch.Tensor], staged: S
     """
     if not any(staged):
         return
-    extents = [extent(t) if t.numel() else (0, 0) for t in tensors]
-    for i in (i for i, by_copy in enumerate(staged) if by_copy):
-        for k, (start, end) in enumerate(extents):
-            both = k != i and start < extents[i][1] and extents[i][0] < end
-            if both and np.intersect1d(places(tensors[i]), places(tensors[k])).size:
+    before: list[tuple[int, int]] = []  # those that end after the next begins
+    for start, end, i in sorted((*extent(t), i) for i, t in enumerate(tensors) if t.numel()):
+        before = [(other_end, k) for other_end, k in before if other_end > start]
+        for _, k in before:
+            if (staged[i] or staged[k]) and _share(tensors[i], tensors[k]):
                 first, second = sorted((names[i], names[k]))
                 raise ValueError(f"{first} and {second} share memory: each parameter must have its own")
+        before.append((end, i))
+
+
+def _share(tensor: torch.Tensor, other: torch.Tensor) -> bool:
+    """Say whether two tensors, of which one begins within the other, have an element in common."""
+    return (is_dense(tensor) and is_dense(other)) or bool(np.intersect1d(places(tensor), places(other)).size)

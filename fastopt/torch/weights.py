@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from .._arrays.checks import Array, check_disjoint
+from .._arrays.checks import Array
 from .._engine import signals, threads
 from .._engine.allocation import Place
 from .._engine.plan import Group
 from .link import Far, Links, laid_out
-from .memory import array_of, is_dense, lies, pooled
+from .memory import check_apart, lies, pooled
 from .session import Session
 from .states import Member
 
@@ -149,8 +149,9 @@ class Apart(Session):
         links: Links,
         bucket_bytes: int,
     ) -> None:
-        apart = [m for m in members if isinstance(links.of(m.key), Far) and is_dense(m.key)]
-        check_disjoint([(f"params[{m.group}]['params'][{m.place}]", array_of("", m.key)) for m in apart])
+        far = [m for m in members if isinstance(links.of(m.key), Far)]
+        names = [f"params[{m.group}]['params'][{m.place}]" for m in far]
+        check_apart(names, [m.key.detach() for m in far], [True] * len(far))
         super().__init__(owner, formula, storage, members, state, clocks, methods)
         self._members, self._weights, self._bucket = list(members), weights, bucket_bytes
         self._far = {m.number: link for m in members if isinstance(link := links.of(m.key), Far)}
