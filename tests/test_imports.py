@@ -29,6 +29,7 @@ HOUSE = {
             "array_tuples",
             "targets",
             "wide",
+            "ahead",
             "reduce",
             "access",
             "norms",

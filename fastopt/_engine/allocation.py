@@ -9,11 +9,10 @@ from typing import NamedTuple
 import numpy as np
 
 from .._arrays.checks import Array
+from .._kernels.ahead import LINE
 
 #: Bytes of a page of memory, and of one for large arrays.
 PAGE, LARGE_PAGE = 1 << 12, 1 << 21
-#: What a processor moves between memory and its caches at a time, in bytes.
-LINE = 64
 #: From how many bytes on the states of a parameter are moved apart by many pages.
 _LARGE = 32 * LARGE_PAGE
 #: From how many bytes on an array has memory for itself, and how many a piece of memory for several has at most.

@@ -14,7 +14,7 @@ from numba import prange
 from .._arrays.headers import data_address, element_count, same_layout, writable
 from .._storage.int8 import BLOCK
 from .._storage.layout import layout as layout_of
-from . import access
+from . import access, ahead
 from .array_tuples import addresses as addresses_of
 from .parts import named_part
 from .targets import CPU
@@ -37,15 +37,18 @@ def make_run(rule: Callable[..., Any], codecs: str) -> Callable[..., None]:
     memory, marked = access.of(CPU, codecs, nonfinite=False), access.of(CPU, codecs)
     advance, bits_at, next_bits = memory.advance, memory.bits_at, memory.next_bits
     store, absmaxes_of, no_absmaxes = memory.store_kept, memory.absmaxes, memory.no_absmaxes
+    look, span = ahead.looking(codecs), ahead.span(codecs)
 
     def make_elements(load):
         def elements(addresses, scratch, n, s, rand, scales):
             absmaxes = no_absmaxes
-            for i in range(n):
-                new = (rule(s, *load(addresses, i, scales)[0]),)
-                store(addresses, scratch, i, new, rand, scales)
-                absmaxes = absmaxes_of(absmaxes, new)
-                rand = next_bits(rand)
+            for start in range(0, n, span):
+                look(addresses, start)
+                for i in range(start, min(start + span, n)):
+                    new = (rule(s, *load(addresses, i, scales)[0]),)
+                    store(addresses, scratch, i, new, rand, scales)
+                    absmaxes = absmaxes_of(absmaxes, new)
+                    rand = next_bits(rand)
             return absmaxes
 
         return named_part(elements)
@@ -65,10 +68,12 @@ def make_run(rule: Callable[..., Any], codecs: str) -> Callable[..., None]:
 
         @named_part
         def pairs(addresses, n, s, rand):
-            for k in range(n):
-                first, second = load_two(addresses, 2 * k, ())
-                store_two(addresses, 2 * k, (rule(s, *first), rule(s, *second)), rand, ())
-                rand = next_bits(next_bits(rand))
+            for start in range(0, n, span // 2):
+                look(addresses, 2 * start)
+                for k in range(start, min(start + span // 2, n)):
+                    first, second = load_two(addresses, 2 * k, ())
+                    store_two(addresses, 2 * k, (rule(s, *first), rule(s, *second)), rand, ())
+                    rand = next_bits(next_bits(rand))
 
         def run_pairs(addresses, n, s, key, first):
             even = n - n % 2

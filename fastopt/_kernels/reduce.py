@@ -16,6 +16,7 @@ from numba.core import cgutils
 from .._storage.codecs import DOUBLE, ELEMENTS, FLOAT, INT32
 from .._storage.layout import CODECS
 from .._storage.random_bits import INT64
+from .ahead import fetch
 from .targets import Target, room
 from .wide import wide
 
@@ -148,12 +149,7 @@ class Elements:
         2^25 float32, one thread of an Intel Xeon takes 0.25 ns an element with this and 0.44 without; 0.33 if they are
         brought to the first cache.
         """
-        byte = ir.IntType(8).as_pointer()
-        kind = ir.FunctionType(ir.VoidType(), [byte, INT32, INT32, INT32])
-        prefetch = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0i8")
-        start = b.add(address, b.mul(place, INT64(self.itemsize)))
-        for offset in range(0, WIDTH * self.itemsize, 64):
-            b.call(prefetch, [b.inttoptr(b.add(start, INT64(offset)), byte), INT32(0), INT32(2), INT32(1)])
+        fetch(b, b.add(address, b.mul(place, INT64(self.itemsize))), WIDTH * self.itemsize, 2)
 
     @staticmethod
     def _fold(b: Any, sums: Any) -> Any:
