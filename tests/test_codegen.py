@@ -72,6 +72,14 @@ def test_float32_stays_float32(case, parallel, monkeypatch):
     assert count(lines, r"v?(sqrt|div|mul|add|sub)[sp]d") == 0
 
 
+@in_turns("dtype", ["float32", "float64"], core=True)
+def test_the_loop_asks_ahead(case, dtype, monkeypatch):
+    """For four lines of each array, the gradient, the parameter and the states."""
+    spec = OPTIMIZERS[case[0]].with_hyperparameters(**case[1]).plain_spec(np.dtype(dtype))
+    lines = kernel_lines(spec, False, monkeypatch)
+    assert count(lines, "prefetch.*") == 4 * len(spec.codecs)
+
+
 def test_the_count_sees_what_it_should():
     lines = [("vsqrtps", "%zmm1, %zmm2"), ("vcvtss2sd", "%xmm0, %xmm1"), ("vfmadd213ps", "%ymm0, %ymm1, %ymm2")]
     assert count(lines, "vsqrtps") == count(lines, r"v?cvts[sd]2s[sd]") == 1

@@ -8,6 +8,7 @@ import io
 import pickle
 import threading
 import warnings
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -291,6 +292,18 @@ def test_hooks_of_classes_whose_step_is_replaced(change, late):
         # PyTorch's calls them twice where its own step has been wrapped too.
         assert calls in (["before", "after"], ["before", "before", "after", "after"])
         assert opt.state[params[0]]["step"] == 1
+
+
+def test_a_step_that_nobody_watches_is_not_wrapped(monkeypatch):
+    opt = fused.AdamW(params := leaves())
+    wrapped = []
+    monkeypatch.setattr(torch.autograd.profiler, "record_function", lambda name: wrapped.append(name) or nullcontext())
+    set_grads(params, 0)
+    opt.step()
+    assert wrapped == []
+    opt.register_step_post_hook(lambda *_: None)
+    opt.step()
+    assert wrapped == ["Optimizer.step#AdamW.step"]
 
 
 def test_hooks_of_a_pytorch_that_keeps_them_elsewhere(monkeypatch):

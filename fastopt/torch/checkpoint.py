@@ -59,12 +59,13 @@ def _copied(
     pooled: list[tuple[dict[str, Any], str, torch.Tensor, Place]] = []
     for p, device, states in owned:
         found.append({})
+        in_host = torch.device(device).type == "cpu"
         for k, (key, value) in enumerate(states.items()):
             if not isinstance(value, torch.Tensor):
                 found[-1][key] = copy.deepcopy(value)
             elif key in clock:
                 found[-1][key] = value.detach().to("cpu", copy=True)
-            elif torch.device(device).type == "cpu" and _is_plain(value):
+            elif in_host and _is_plain(value):
                 found[-1][key] = None  # so that they stay in order
                 beside = Place.beside(local_of(p).data_ptr(), p.nbytes, k, len(states))
                 pooled.append((found[-1], key, value, beside))

@@ -171,7 +171,7 @@ class Offload(Fused):
     def _name_of(self, name: str, p: torch.Tensor) -> str:
         """Return what an error calls a parameter, or its gradient."""
         g, k = next((g, k) for g, k, other in self._places() if other is p)
-        return f"params[{g}]['params'][{k}]" if name == "params" else f"{name}[{g}][{k}]"
+        return _named(name, g, k)
 
     def _methods_now(self) -> list[Method]:
         """Return the formulas of all groups, and then those of the same with copies."""
@@ -185,7 +185,7 @@ class Offload(Fused):
     def _new_session(self, has: bytes, methods: list[Method]) -> Apart:
         assert self._clocks is not None
         places = [(i, *place) for i, place in enumerate(self._places()) if has[i]]
-        names = [f"params[{g}]['params'][{k}]" for _, g, k, _ in places]
+        names = [_named("params", g, k) for _, g, k, _ in places]
         params = [p for *_, p in places]
         for name, p in zip(names, params, strict=True):
             check_whole(name, p)
@@ -275,3 +275,8 @@ class Offload(Fused):
             self._formula, self._links = formula_of(self._kind), Links(overlap=self._overlap)
             self._links.reach([p for group in self.param_groups for p in group["params"]])
         self._weights = Weights(self.state, self._links)
+
+
+def _named(name: str, g: int, k: int) -> str:
+    """Return what an error calls parameter number `k` of group `g`, or its gradient."""
+    return f"params[{g}]['params'][{k}]" if name == "params" else f"{name}[{g}][{k}]"

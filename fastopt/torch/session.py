@@ -68,7 +68,7 @@ class Session:
         self._given = [m.p for m in members]
         self._distributed = any(map(is_distributed, self._given))
         params = self._params = [local_of(p) for p in self._given]
-        label = self._label = _structure(members)
+        label = self._label = structure_of(members)
         for t, m in enumerate(members):
             check_placements(label.label("params", t), m.p)
             check_parameter(label.label("params", t), local_of(m.key))
@@ -273,7 +273,7 @@ def _dense(tensor: torch.Tensor) -> torch.Tensor:
     return tensor if is_dense(tensor) else torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device)
 
 
-def _structure(members: Sequence[Member]) -> Structure:
+def structure_of(members: Sequence[Member]) -> Structure:
     """Return how an error names the arrays of a session."""
     places: list[list[int]] = [[] for _ in range(1 + max(m.group for m in members))]
     for m in members:

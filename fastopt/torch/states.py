@@ -141,6 +141,7 @@ class States:
         self._owned = [tensor for own in tensors[: len(every)] for tensor in own]
         self._distributed = any(map(is_distributed, self._owned))
         self._arrays_held = [local_of(tensor) for tensor in self._owned]
+        self._locals = Objects(self._arrays_held)
         self._watch = Watch(self._arrays_held, set(map(type, self._arrays_held)))
 
     def _make(
@@ -235,7 +236,7 @@ class States:
             return False
         if not all(map(Objects.are, self._tensors, now)):
             return False
-        if self._distributed and not all(map(operator.is_, map(local_of, self._owned), self._arrays_held)):
+        if self._distributed and not self._locals.are(list(map(local_of, self._owned))):
             return False
         places = self._watch.where(self._arrays_held)
         return places is not None and places.tobytes() == self._watch.places

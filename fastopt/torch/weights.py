@@ -14,7 +14,7 @@ from .._engine.allocation import Place
 from .._engine.plan import Group
 from .link import Far, Links, laid_out
 from .memory import check_apart, lies, pooled
-from .session import Session
+from .session import Session, structure_of
 from .states import Member
 
 #: The name of the weight of a parameter in its state, and of what `master` and `rounding` keep beside one.
@@ -150,8 +150,10 @@ class Apart(Session):
         bucket_bytes: int,
     ) -> None:
         far = [m for m in members if isinstance(links.of(m.key), Far)]
-        names = [f"params[{m.group}]['params'][{m.place}]" for m in far]
-        check_apart(names, [m.key.detach() for m in far], [True] * len(far))
+        if far:
+            label = structure_of(far)
+            names = [label.label("params", t) for t in range(len(far))]
+            check_apart(names, [m.key.detach() for m in far], [True] * len(far))
         super().__init__(owner, formula, storage, members, state, clocks, methods)
         self._members, self._weights, self._bucket = list(members), weights, bucket_bytes
         self._far = {m.number: link for m in members if isinstance(link := links.of(m.key), Far)}
